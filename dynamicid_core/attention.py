@@ -1,0 +1,116 @@
+"""Semantic-Activated Attention as functions of tensors and numbers (method, section 3).
+
+What depends on the faces alone is packed once (:func:`pack_faces`), what depends on a layer's grid once for each
+grid (:func:`score_bias`, :func:`gate_affine`); a step then costs one dot product for each query (the gate), one small
+fused attention over the face tokens, and one fused multiply-add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from .regions import RegionWeights
+from .types import Person
+
+# Face tokens are padded to a multiple of this with invisible ones: fused kernels want aligned masks and take their
+# slow paths for a handful of keys (measured: 2.4 times faster for 8 keys on a CPU).
+TOKEN_MULTIPLE = 16
+
+
+def padded(tokens: int) -> int:
+    """Number of face tokens (all people) -> M, the length of the packed token axis."""
+    return -(-tokens // TOKEN_MULTIPLE) * TOKEN_MULTIPLE
+
+
+def pack_faces(keys: Tensor, values: Tensor, people: Sequence[Person]) -> Tensor:
+    """Everything that one layer needs of the faces, in one tensor.
+
+    ``keys``, ``values`` [R, tokens of all people, C]: for each role R (null tokens, face tokens) those of all people,
+    one after another. Returns [R, 2 * M + 1, C] (M = :func:`padded`): the keys, scaled by each face's ``mix``;
+    the values, scaled by each person's weight; and the probe, whose product with a query is the query's activation.
+    The activation is the sum of the scores over heads, people and tokens, hence one product with the sum of all keys
+    (unscaled, as published). Only its place between its extremes counts, so the probe is given length 1, which
+    keeps half precision in range.
+    """
+    counts = [person.face.tokens.shape[1] for person in people]
+    mix = [f for p, n in zip(people, counts, strict=True) for f in p.face.mix for _ in range(n // len(p.face.mix))]
+    weight = [p.weight for p, n in zip(people, counts, strict=True) for _ in range(n)]
+    probe = torch.nn.functional.normalize(keys.sum(1, keepdim=True), dim=-1)  # [R, 1, C]
+    pad = keys.new_zeros(len(keys), padded(keys.shape[1]) - keys.shape[1], keys.shape[2])
+    keys = keys * torch.tensor(mix).to(keys)[:, None]
+    values = values * torch.tensor(weight).to(values)[:, None]
+    return torch.cat((keys, pad, values, pad, probe), dim=1)
+
+
+def score_bias(visible: Tensor, counts: Sequence[int]) -> Tensor:
+    """``log`` of each person's visibility [F, P, N], for each of that person's tokens (``counts``) -> [F, 1, N, M]
+
+    Padding is invisible. Equal visibilities share, 0 hides.
+    """
+    bias = visible.log().repeat_interleave(torch.tensor(counts), dim=1)  # [F, tokens, N]
+    out = bias.new_full((len(bias), padded(bias.shape[1]), bias.shape[2]), float("-inf"))
+    out[:, : bias.shape[1]] = bias
+    return out.transpose(1, 2)[:, None].contiguous()  # [F, 1, N, M]
+
+
+def gate_affine(weights: RegionWeights, layout_strength: float) -> Tensor:
+    """What regions do to the gate: ``gate * scale + shift``.
+
+    Returns [F, 2, 2, N]: without and with the layout boost, scale and shift. With ``m`` in 0..1 the boosted gate is
+    ``g * (m + (1 - m) / (1 + s)) + s * m``: ``g + s`` inside, ``g / (1 + s)`` outside.
+    """
+    s = layout_strength if bool((weights.boosted > 0).any()) else 0.0
+    plain = torch.stack((weights.reach, torch.zeros_like(weights.reach)), dim=1)  # [F, 2, N]
+    scale = weights.inside + (1 - weights.inside) / (1 + s)
+    boost = torch.stack((scale * weights.reach, s * weights.boosted), dim=1)
+    return torch.stack((plain, boost), dim=1)
+
+
+def gate(activation: Tensor, threshold: float) -> Tensor:
+    """Activation [B, N] -> its place between the row's extremes, 0..1, float32; what lies below ``threshold`` becomes 0.
+
+    Where a row is constant (also: one query) nothing stands out, and the gate is 0.
+    """
+    low, high = activation.aminmax(dim=-1, keepdim=True)
+    resolution = torch.finfo(activation.dtype).eps * torch.maximum(low.abs(), high.abs()).float()
+    low, extent = low.float(), high.float() - low.float()
+    g = (activation.float() - low) / torch.where(extent > resolution, extent, torch.inf)
+    return torch.where(g < threshold, 0.0, g)
+
+
+def region_gate(g: Tensor, affine: Tensor, boost: Tensor, strength: Tensor) -> Tensor:
+    """The gate [B, N] under regions.
+
+    ``affine`` [B or 1, 2, 2, N] of :func:`gate_affine`; ``boost`` [B] in 0..1 says whether the layout boost acts;
+    ``strength`` [B] scales the row.
+    """
+    scale, shift = torch.lerp(affine[:, 0], affine[:, 1], boost[:, None, None]).unbind(1)  # [B, N] each
+    return torch.addcmul(shift, g, scale) * strength[:, None]
+
+
+def face_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor, heads: int) -> Tensor:
+    """Attention of the queries to the face tokens, softmax in float32.
+
+    ``q`` [B, N, C], ``keys`` and ``values`` [B, M, C], ``bias`` [B or 1, 1, N, M] -> [B, N, C]
+    """
+    q, keys, values = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, keys, values))  # [B, H, ., D]
+    return scaled_dot_product_attention(q, keys, values, attn_mask=bias).transpose(1, 2).flatten(2)
+
+
+def add_faces(
+    text: Tensor, q: Tensor, faces: Tensor, bias: Tensor, affine: Tensor, boost: Tensor, strength: Tensor,
+    threshold: float, heads: int,
+) -> tuple[Tensor, Tensor]:
+    """Text attention + gate * face attention, before ``to_out``, and the gate.
+
+    ``text``, ``q`` [B, N, C]; ``faces`` [B, 2 * M + 1, C]: each row's own of :func:`pack_faces`; the rest as in
+    :func:`face_attention` and :func:`region_gate`. Returns [B, N, C] and [B, N] (float32).
+    """
+    keys, values, probe = faces.split((bias.shape[-1], bias.shape[-1], 1), dim=1)
+    activation = torch.bmm(q, probe.transpose(1, 2))[..., 0]  # [B, N]
+    g = region_gate(gate(activation, threshold), affine, boost, strength)
+    return torch.addcmul(text, face_attention(q, keys, values, bias, heads), g[..., None].to(q.dtype)), g

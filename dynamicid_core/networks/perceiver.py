@@ -1,0 +1,49 @@
+"""The one attention block of the face encoder and the IMR, and its feed-forward."""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+HEAD_WIDTH = 64  # published; it cannot be read from a file
+
+
+class PerceiverAttention(nn.Module):
+    """Attention of tokens to a context and to themselves; without a context, self attention (method, sections 1 and 2).
+
+    ``norm1`` belongs to the context and ``norm2`` to the tokens; self attention has ``norm1`` alone.
+    """
+
+    def __init__(self, width: int, inner: int, context: bool = True, operations=nn):
+        super().__init__()
+        self.heads = max(1, inner // HEAD_WIDTH)
+        self.norm1 = operations.LayerNorm(width)
+        if context:
+            self.norm2 = operations.LayerNorm(width)
+        self.to_q = operations.Linear(width, inner, bias=False)
+        self.to_kv = operations.Linear(width, 2 * inner, bias=False)
+        self.to_out = operations.Linear(inner, width, bias=False)
+
+    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        """``tokens`` [B, T, width], ``context`` [B, L, width] -> [B, T, width], without the residual."""
+        if context is None:
+            tokens = source = self.norm1(tokens)
+        else:
+            tokens = self.norm2(tokens)
+            source = torch.cat((self.norm1(context).expand(len(tokens), -1, -1), tokens), dim=1)  # [B, L + T, width]
+        q = self.to_q(tokens)
+        k, v = self.to_kv(source).chunk(2, dim=-1)
+        q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=self.heads) for x in (q, k, v))
+        return self.to_out(rearrange(scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)"))
+
+
+def feed_forward(width: int, inner: int, operations=nn) -> nn.Sequential:
+    """Pre-norm feed-forward without biases: [..., width] -> [..., width], without the residual."""
+    return nn.Sequential(
+        operations.LayerNorm(width),
+        operations.Linear(width, inner, bias=False),
+        nn.GELU(),
+        operations.Linear(inner, width, bias=False),
+    )

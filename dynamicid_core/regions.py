@@ -1,0 +1,108 @@
+"""Boxes and masks -> how visible each person is at every cell of a layer's grid (method, section 3).
+
+For any latent size: a UNet halves its grid rounding up, so each layer's own height and width are asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from .types import Cast, DynamicIDError, Region
+
+Box = tuple[float, float, float, float]
+WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class RegionWeights:
+    """Regions on one grid of ``N = h * w`` cells; float32, 0..1.
+
+    ``visible`` is never 0 for everybody in a cell, so that a softmax over people stays finite;
+    where nobody shall appear, ``reach`` is 0.
+    """
+
+    visible: Tensor  # [F, P, N]: its logarithm is added to a person's attention scores
+    inside: Tensor  # [F, N]: 1 where the gate keeps its value under the layout boost, 0 where it is damped
+    boosted: Tensor  # [F, N]: how much of the layout boost a cell gets
+    reach: Tensor  # [F, N]: 0 where no face acts at all, else 1
+
+
+def with_default_regions(cast: Cast) -> Cast:
+    """Equal vertical strips for several people of whom nobody has a region; any other cast as it is."""
+    people = cast.people
+    if not people:
+        raise DynamicIDError("The cast is empty. Place at least one face.")
+    if len(people) == 1 or any(person.region for person in people):
+        return cast
+    step = 1 / len(people)
+    strips = ((0.0, step * i, 1.0, min(1.0, step * (i + 1))) for i in range(len(people)))
+    return Cast(tuple(dataclasses.replace(p, region=Region(box=b)) for p, b in zip(people, strips, strict=True)))
+
+
+def _span(start: float, end: float, size: int) -> tuple[int, int]:
+    """Cells of ``start..end``, fractions, rounded as published: ``int(fraction * size)`` at both ends.
+
+    What would be empty (smaller than a cell) becomes the cell that holds its middle.
+    """
+    first, last = int(start * size), int(end * size)
+    if first < last:
+        return first, last
+    middle = min(int((start + end) / 2 * size), size - 1)
+    return middle, middle + 1
+
+
+def box_cells(box: Box, height: int, width: int) -> Tensor:
+    """[1, height, width], 1 inside the box (fractions y0, x0, y1, x1), else 0."""
+    cells = torch.zeros(1, height, width)
+    (y0, y1), (x0, x1) = _span(box[0], box[2], height), _span(box[1], box[3], width)
+    cells[:, y0:y1, x0:x1] = 1
+    return cells
+
+
+def mask_cells(mask: Tensor, height: int, width: int) -> Tensor:
+    """[F, h, w] -> [F, height, width]: the mean over each cell, raised so that the strongest cell keeps the mask's peak.
+
+    Without that, what is thin or small would fade away at coarse layers.
+    """
+    mask = mask.detach().to("cpu", torch.float32)
+    cells = adaptive_avg_pool2d(mask[:, None], (height, width))[:, 0]
+    peak = cells.amax((1, 2), keepdim=True)
+    return (cells * (mask.amax((1, 2), keepdim=True) / peak.clamp_min(1e-12))).clamp_max(1)
+
+
+def region_cells(region: Region, height: int, width: int) -> Tensor:
+    """[F, height, width] in 0..1"""
+    return box_cells(region.box, height, width) if region.mask is None else mask_cells(region.mask, height, width)
+
+
+def region_weights(cast: Cast, height: int, width: int, outside: str = "everyone", view: Box = WHOLE) -> RegionWeights:
+    """The cast's regions on a grid of ``height`` x ``width`` cells.
+
+    ``view`` (fractions y0, x0, y1, x1) says which part of the picture the grid shows, where the host denoises
+    a part of it alone. People without a region share what others leave free; where nobody's region is,
+    ``outside`` decides: "everyone" is visible, or "nobody".
+    """
+    cast = with_default_regions(cast)
+    full_h, full_w = (max(round(n / (view[a + 2] - view[a])), n) for a, n in ((0, height), (1, width)))
+    top, left = min(round(view[0] * full_h), full_h - height), min(round(view[1] * full_w), full_w - width)
+    placed = [
+        region_cells(person.region, full_h, full_w)[:, top : top + height, left : left + width].flatten(1)
+        for person in cast.people
+        if person.region
+    ]  # P' tensors [F', N]
+    frames = math.lcm(*(len(cells) for cells in placed)) if placed else 1
+    placed = [cells.repeat(frames // len(cells), 1) for cells in placed]
+    boosted = torch.stack(placed).amax(0) if placed else torch.zeros(1, height * width)
+    free = 1 - boosted
+    cells = iter(placed)
+    visible = torch.stack([next(cells) if person.region else free for person in cast.people], dim=1)  # [F, P, N]
+    inside = visible.amax(1)  # [F, N]
+    nobody = inside == 0
+    reach = torch.ones_like(inside) if outside == "everyone" else (~nobody).float()
+    return RegionWeights(torch.where(nobody[:, None], 1.0, visible), inside, boosted, reach)

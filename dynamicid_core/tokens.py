@@ -1,0 +1,91 @@
+"""Identity and CLIP tokens -> faces; averaging and blending of faces (method, sections 1 and 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .networks.face_encoder import FaceEncoder
+from .types import DynamicIDError, Face
+
+BLEND_MODES = ("tokens", "attention")
+
+
+def check_clip_width(encoder: FaceEncoder, clip_tokens: Tensor) -> None:
+    """Raise DynamicIDError when CLIP tokens [.., L, width] come from another CLIP model than the encoder's."""
+    if clip_tokens.shape[-1] != encoder.sizes.clip:
+        raise DynamicIDError(
+            f"This CLIP vision model gives tokens of width {clip_tokens.shape[-1]}, but the face encoder needs "
+            f"{encoder.sizes.clip}. Load CLIP-ViT-H-14-laion2B-s32B-b79K (the file that IP-Adapter uses)."
+        )
+
+
+def encode_tokens(encoder: FaceEncoder, identities: Tensor, clip_tokens: Tensor, null_clip_tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Face tokens of K photos and the null tokens, in one pass.
+
+    ``identities`` [K, 512] (zeros where no face was found), ``clip_tokens`` [K, 257, 1280]: hidden states before CLIP's
+    last layer; ``null_clip_tokens`` [1, 257, 1280]: the same of a picture that is zero after normalisation.
+    Returns [K, T, 768] and [1, T, 768], float32 on the CPU.
+    """
+    check_clip_width(encoder, clip_tokens)
+    weight = encoder.norm.weight
+    null_identity = torch.zeros_like(identities[:1])
+    identities, clip_tokens = torch.cat((identities, null_identity)), torch.cat((clip_tokens, null_clip_tokens))
+    with torch.no_grad():
+        tokens = encoder(identities.to(weight), clip_tokens.to(weight)).float().cpu()
+    return tokens[:-1], tokens[-1:]
+
+
+def average_faces(faces: Sequence[Face]) -> Face:
+    """Several photos of one person -> one face: mean tokens, mean identity (of length 1), the rest from the first photo."""
+    known = [face.identity for face in faces if face.identity is not None]
+    identity = torch.nn.functional.normalize(torch.stack(known).mean(0), dim=0) if known else None
+    tokens = torch.cat([face.tokens for face in faces]).mean(0, keepdim=True)
+    first = next((face for face in faces if face.landmarks is not None), faces[0])
+    return dataclasses.replace(first, tokens=tokens, identity=identity)
+
+
+def _shares(weights: Sequence[float], count: int) -> Tensor:
+    if len(weights) != count:
+        raise DynamicIDError(f"There are {count} faces but {len(weights)} weights; give one weight for each face.")
+    shares = torch.tensor(weights, dtype=torch.float32)
+    if not torch.isfinite(shares).all() or (shares < 0).any() or shares.sum() <= 0:
+        raise DynamicIDError(f"Weights {list(weights)} do not add up to a blend; use numbers from 0 up, not all zero.")
+    return shares / shares.sum()
+
+
+def blend_faces(faces: Sequence[Face], weights: Sequence[float], mode: str = "tokens") -> Face:
+    """One person out of several.
+
+    ``tokens``: the weighted mean of their tokens. ``attention``: all tokens side by side; the first face's scores are
+    multiplied by its share of the weights and the others' by the rest, as published (*mix*).
+    Raises DynamicIDError for weights that do not fit and faces of different encoders.
+    """
+    if not faces:
+        raise DynamicIDError("There are no faces to blend. Connect at least one.")
+    if mode not in BLEND_MODES:
+        raise DynamicIDError(f"Blend mode {mode!r} is unknown; choose one of {', '.join(BLEND_MODES)}.")
+    if len({face.encoder for face in faces}) > 1:
+        raise DynamicIDError("These faces were made by different face encoders and cannot be blended. Encode them with one.")
+    shares = _shares(weights, len(faces))
+    first = faces[0]
+    if len(faces) == 1:
+        return first
+    known = [(s, face.identity) for s, face in zip(shares, faces, strict=True) if face.identity is not None]
+    mixed = {
+        "identity": torch.nn.functional.normalize(sum(s * i for s, i in known), dim=0) if known else None,
+        "name": " + ".join(face.name for face in faces if face.name),
+    }
+    if mode == "attention":
+        if any(len(face.mix) > 1 for face in faces):
+            raise DynamicIDError("A face that was already blended in attention cannot be blended so again; blend all at once.")
+        mix = (float(shares[0]), *[float(1 - shares[0])] * (len(faces) - 1))
+        tokens, null = (torch.cat([getattr(f, n) for f in faces], dim=1) for n in ("tokens", "uncond_tokens"))
+        return dataclasses.replace(first, tokens=tokens, uncond_tokens=null, mix=mix, **mixed)
+    if len({(tuple(face.tokens.shape), face.mix) for face in faces}) > 1:
+        raise DynamicIDError("A face blended in attention cannot be blended with another in tokens.")
+    tokens = sum(s * face.tokens for s, face in zip(shares, faces, strict=True))
+    return dataclasses.replace(first, tokens=tokens, **mixed)

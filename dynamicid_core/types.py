@@ -1,0 +1,143 @@
+"""What moves through the core: faces, people with regions, options. All are frozen.
+
+Shape legend, used in every module:
+
+====  ===================================================================
+``B``  rows of a batch (conditional and unconditional rows mixed)
+``H``  attention heads
+``N``  queries: the cells of one layer's latent grid, ``h * w`` row by row
+``S``  text tokens
+``P``  people
+``T``  face tokens of one person (4 as published)
+``C``  width of a layer; ``D = C / H`` is the width of a head
+``F``  frames: pictures of a batch that have regions of their own
+====  ===================================================================
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class DynamicIDError(ValueError):
+    """A mistake that the user can mend. Its text says what was found and what to do."""
+
+
+def _finite(value: float, name: str, low: float, high: float) -> None:
+    if not low <= value <= high:  # also catches NaN
+        raise DynamicIDError(f"{name} is {value}; it must lie between {low} and {high}.")
+
+
+@dataclass(frozen=True)
+class Face:
+    """One encoded person (interface.md: *Face*).
+
+    A face that was blended in attention holds the tokens of several people one after another;
+    ``mix`` then gives one factor for each group, applied to its attention scores (method, section 3).
+    """
+
+    tokens: Tensor  # [1, T * groups, 768], float32, on the CPU
+    uncond_tokens: Tensor  # same shape: what unconditional rows see
+    encoder: str  # sha256 of the projection weights that made the tokens
+    identity: Tensor | None = None  # [512], ArcFace, length 1; None when no face was found
+    landmarks: Tensor | None = None  # [106, 2], (x, y) as fractions of the encoded photo or crop
+    pose: Tensor | None = None  # [3]: pitch, yaw, roll in degrees
+    mix: tuple[float, ...] = (1.0,)  # one factor per group of tokens
+    expression: str | None = None  # one of motion.EXPRESSIONS, read off the photo
+    thumbnail: Tensor | None = None  # [h, w, 3] in 0..1, RGB; for previews only, never saved
+    name: str = ""  # shown in previews and messages
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.tokens.shape)
+        if self.tokens.ndim != 3 or shape[0] != 1 or shape[1] == 0 or shape[1] % len(self.mix):
+            raise DynamicIDError(
+                f"Face tokens have shape {shape}; expected [1, tokens, width] with the tokens of "
+                f"{len(self.mix)} blended face(s), the same number for each."
+            )
+        if tuple(self.uncond_tokens.shape) != shape:
+            raise DynamicIDError(f"Face tokens {shape} and null tokens {tuple(self.uncond_tokens.shape)} differ in shape.")
+        for name, wanted in (("identity", (512,)), ("landmarks", (106, 2)), ("pose", (3,))):
+            value = getattr(self, name)
+            if value is not None and tuple(value.shape) != wanted:
+                raise DynamicIDError(f"A face's {name} has shape {tuple(value.shape)}; expected {wanted}.")
+        for name in ("tokens", "uncond_tokens", "identity", "landmarks", "pose"):
+            value = getattr(self, name)
+            if value is not None and not torch.isfinite(value).all():
+                raise DynamicIDError(f"A face's {name} holds NaN or infinite values; encode the photo again.")
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where one person may appear: a box or a soft mask, exactly one of the two."""
+
+    box: tuple[float, float, float, float] | None = None  # y0, x0, y1, x1 as fractions of the picture
+    mask: Tensor | None = None  # [F, h, w] in 0..1, any resolution; one frame serves a whole batch
+
+    def __post_init__(self) -> None:
+        if (self.box is None) == (self.mask is None):
+            raise DynamicIDError("A region is either a box or a mask.")
+        if self.box is not None:
+            y0, x0, y1, x1 = self.box
+            if not (0 <= y0 < y1 <= 1 and 0 <= x0 < x1 <= 1):
+                raise DynamicIDError(
+                    f"Box (y0, x0, y1, x1) = {self.box} does not lie inside the picture; "
+                    "its values are fractions from 0 to 1, and each end must come after its start."
+                )
+        else:
+            mask = self.mask
+            if mask.ndim != 3 or 0 in mask.shape:
+                raise DynamicIDError(f"A mask has shape {tuple(mask.shape)}; expected [frames, height, width].")
+            if not torch.isfinite(mask).all() or mask.min() < 0 or mask.max() > 1:
+                raise DynamicIDError("A mask holds values outside 0..1.")
+            if mask.max() == 0:
+                raise DynamicIDError("The mask is empty (all zero), so the person could appear nowhere. Paint a region, or disconnect it.")
+
+
+@dataclass(frozen=True)
+class Person:
+    """One place in a cast."""
+
+    face: Face
+    region: Region | None = None
+    weight: float = 1.0  # scales this person's face values
+
+    def __post_init__(self) -> None:
+        _finite(self.weight, "A person's weight", -10.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Cast:
+    """An ordered list of people in one picture (interface.md: *Cast*)."""
+
+    people: tuple[Person, ...] = ()
+
+    def add(self, *people: Person) -> Cast:
+        """A new cast with ``people`` at its end; this one stays as it is."""
+        return dataclasses.replace(self, people=self.people + people)
+
+
+@dataclass(frozen=True)
+class SAAOptions:
+    """How a cast acts while sampling; defaults are the published ones (method, section 3)."""
+
+    weight: float = 1.0  # `id_scale`: scales every face
+    start_at: float = 0.0  # fraction of the schedule (0 = noise) at which faces begin to act
+    end_at: float = 1.0  # ... and at which they cease to
+    layout_strength: float = 2.0  # `infer_scale`, s: boost inside regions
+    layout_end: float = 0.24  # fraction of the schedule at which the boost ends (12 of 50 steps)
+    gate_threshold: float = 0.3  # activations below it count as 0
+    outside: str = "everyone"  # who is visible where nobody's region is: "everyone" or "nobody"
+    lora_strength: float = 1.0  # scales the LoRA of the attention layers
+
+    def __post_init__(self) -> None:
+        for name in ("start_at", "end_at", "layout_end", "gate_threshold"):
+            _finite(getattr(self, name), name, 0.0, 1.0)
+        _finite(self.weight, "weight", -10.0, 10.0)
+        _finite(self.lora_strength, "lora_strength", -10.0, 10.0)
+        _finite(self.layout_strength, "layout_strength", 0.0, 100.0)
+        if self.outside not in ("everyone", "nobody"):
+            raise DynamicIDError(f"outside is {self.outside!r}; it must be 'everyone' or 'nobody'.")
