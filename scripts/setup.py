@@ -1,0 +1,167 @@
+"""Put this pack into ComfyUI: ``python scripts/setup.py [--yes]``. Running it again is safe.
+
+It finds ComfyUI (see environment.py), or installs one with comfy-cli if it may; makes the pack appear in its
+``custom_nodes``; installs requirements.txt into the Python that runs it; and says what to do next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from environment import (
+    ROOT,
+    SetupError,
+    comfyui_python,
+    default_comfyui,
+    find_comfyui,
+    has_modules,
+    install,
+    project_environment,
+    python_in,
+    run_script,
+)
+
+PACK = "comfyui-dynamicid"
+COPY_MARK = ".copied-by-setup"  # in a copy of the pack: setup made it, so setup may replace it
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Put the DynamicID nodes into ComfyUI. Running it again is safe.")
+    parser.add_argument("--yes", action="store_true", help="install ComfyUI with comfy-cli if none is found")
+    options = parser.parse_args(arguments)
+    comfyui = find_comfyui() or install_comfyui(options.yes)
+    check_version(comfyui)
+    python = comfyui_python(comfyui)
+    if python is None:
+        print(f"No Python with ComfyUI's packages was found for {comfyui}; making one for it.")
+        python = project_environment(comfyui)
+    pack = link_pack(comfyui)
+    install(python, *missing_requirements(python))
+    print(
+        f"""
+The pack is in {pack}.
+  1. Start (or restart) ComfyUI, for example with
+       "{python}" "{comfyui / "main.py"}"
+  2. Open it in the browser, choose Templates, then {PACK}.
+  3. DynamicID's own model files go to {comfyui / "models" / "dynamicid"}."""
+    )
+    return 0
+
+
+def install_comfyui(allowed: bool) -> Path:
+    """Install ComfyUI with comfy-cli where comfy-cli puts it by default, if the user agrees. Returns its folder.
+
+    Raises SetupError if the user does not agree, or if the installation fails.
+    """
+    folder = default_comfyui()
+    if not allowed and not _agrees(f"No ComfyUI was found. Install it with comfy-cli in {folder}? [y/N] "):
+        raise SetupError(
+            "No ComfyUI was found; set COMFYUI_PATH to its folder, or let this script install it with --yes."
+        )
+    # Inside an active environment comfy-cli would install ComfyUI's packages there instead of into an own one.
+    variables = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
+    with tempfile.TemporaryDirectory() as tools:
+        if subprocess.run([sys.executable, "-m", "venv", tools]).returncode:
+            raise SetupError("Python could not make a virtual environment; on Debian and Ubuntu install python3-venv.")
+        python = python_in(Path(tools))
+        install(python, "comfy-cli")
+        command = [str(python), "-m", "comfy_cli", "--skip-prompt", "--workspace", str(folder), "install"]
+        if subprocess.run([*command, accelerator()], env=variables).returncode:
+            raise SetupError("comfy-cli could not install ComfyUI; the messages above say why.")
+    return folder
+
+
+def _agrees(question: str) -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and input(question).strip().lower() in ("y", "yes")
+
+
+def accelerator() -> str:
+    """comfy-cli's option for this machine's hardware."""
+    if platform.system() == "Darwin":
+        return "--m-series" if platform.machine() == "arm64" else "--cpu"
+    if shutil.which("nvidia-smi"):
+        return "--nvidia"
+    return "--amd" if shutil.which("rocminfo") else "--cpu"
+
+
+def check_version(comfyui: Path) -> None:
+    """Refuse a ComfyUI older than ``requires-comfyui`` in pyproject.toml.
+
+    Raises SetupError with both versions. A ComfyUI that does not state its version passes.
+    """
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    wanted = re.search(r'^requires-comfyui = ">=([\d.]+)"', project, re.MULTILINE)[1]
+    stated = comfyui / "comfyui_version.py"
+    found = re.search(r'"(\d+(?:\.\d+)+)', stated.read_text("utf-8")) if stated.is_file() else None
+    if found and [int(n) for n in found[1].split(".")] < [int(n) for n in wanted.split(".")]:
+        raise SetupError(f"ComfyUI in {comfyui} is {found[1]}, and this pack needs {wanted} or newer; update ComfyUI.")
+
+
+def link_pack(comfyui: Path) -> Path:
+    """Make this folder appear in ``custom_nodes``: as a link, or as a copy where links cannot be made.
+
+    A link that setup or a user made earlier is replaced, and so is setup's own copy; nothing else is.
+
+    Returns where the pack is. Raises SetupError if something else is in its place.
+    """
+    target = comfyui / "custom_nodes" / PACK
+    if ROOT.parent == target.parent.resolve():
+        return ROOT  # cloned into custom_nodes
+    target.parent.mkdir(exist_ok=True)
+    if target.exists() and target.samefile(ROOT):
+        return target
+    if is_link(target):
+        target.rmdir() if platform.system() == "Windows" else target.unlink()
+    elif (target / COPY_MARK).is_file():
+        shutil.rmtree(target)
+    elif target.exists():
+        raise SetupError(f"{target} is already there and is not this folder; move it away and run this again.")
+    if not make_link(target):
+        ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "*.egg-info", "output")
+        shutil.copytree(ROOT, target, ignore=ignored)
+        (target / COPY_MARK).touch()
+        print("No link could be made, so the pack was copied: run this again whenever you update it.")
+    return target
+
+
+def is_link(path: Path) -> bool:
+    """Whether ``path`` is a symbolic link or, on Windows, a junction; also if it points nowhere."""
+    try:
+        return bool(os.readlink(path))
+    except (OSError, ValueError):
+        return False
+
+
+def make_link(target: Path) -> bool:
+    """Link ``target`` to this folder; on Windows as a junction, which needs no special rights."""
+    if platform.system() == "Windows":
+        command = ["cmd", "/c", "mklink", "/J", str(target), str(ROOT)]
+        return subprocess.run(command, capture_output=True).returncode == 0
+    try:
+        target.symlink_to(ROOT, target_is_directory=True)
+    except OSError:
+        return False
+    return True
+
+
+def missing_requirements(python: Path) -> list[str]:
+    """The lines of requirements.txt to install into ``python``.
+
+    onnxruntime is left out if its module is there: it may come from onnxruntime-gpu or onnxruntime-directml, which
+    the plain package would overwrite.
+    """
+    lines = (line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines())
+    present = has_modules(python, "onnxruntime")
+    return [line for line in lines if line and not (present and line.startswith("onnxruntime"))]
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
