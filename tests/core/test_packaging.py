@@ -1,0 +1,135 @@
+"""What the registry, pip and the host read about the pack: complete, consistent, each fact stated once."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # comes with pytest there
+
+ROOT = Path(__file__).resolve().parents[2]
+ACCELERATORS = {"NVIDIA CUDA", "AMD ROCm", "Intel Arc", "Apple Metal"}  # the registry's names; another empties its list
+
+
+@pytest.fixture(scope="module")
+def pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def requirements() -> list[str]:
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def names(lines: list[str]) -> set[str]:
+    return {Requirement(line).name.lower().replace("_", "-") for line in lines}
+
+
+def test_requirements_leave_the_hosts_packages_alone(requirements):
+    assert names(requirements) == {"insightface", "onnxruntime", "safetensors", "einops", "huggingface-hub"}
+
+
+def test_requirements_have_lower_bounds_only(requirements):
+    specifiers = {line: [part.operator for part in Requirement(line).specifier] for line in requirements}
+    assert all(operators == [">="] for operators in specifiers.values()), specifiers
+
+
+def test_dependencies_are_the_requirements(pyproject, requirements):
+    assert pyproject["project"]["dependencies"] == requirements
+
+
+def test_extras(pyproject):
+    extras = pyproject["project"]["optional-dependencies"]
+    assert set(extras) == {"train", "diffusers", "test"}
+    assert {"torch", "diffusers", "transformers"} <= names(extras["diffusers"])
+    for name, lines in extras.items():
+        for requirement in map(Requirement, lines):
+            if requirement.name == pyproject["project"]["name"]:
+                assert requirement.extras <= set(extras) - {name}
+
+
+def test_scripts_install_every_extra(pyproject):
+    text = (ROOT / "scripts" / "environment.py").read_text(encoding="utf-8")
+    installed = re.search(r'^EXTRAS = "(.+)"$', text, re.MULTILINE)[1]
+    assert set(installed.split(",")) == set(pyproject["project"]["optional-dependencies"])
+
+
+def test_registry_fields(pyproject):
+    project, comfy = pyproject["project"], pyproject["tool"]["comfy"]
+    assert re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,98}[a-z0-9]", project["name"])
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
+    assert (ROOT / project["license"]["file"]).is_file()
+    assert project["urls"]["Repository"].startswith("https://")
+    assert re.fullmatch(r">=\d+\.\d+\.\d+", comfy["requires-comfyui"])
+    assert comfy["PublisherId"] and comfy["DisplayName"]
+    assert "web" not in comfy, "the host looks help up under the folder's name, which WEB_DIRECTORY serves"
+    for name in ("Icon", "Banner"):
+        assert comfy.get(name, "https://").startswith("https://")
+
+
+def test_classifiers_are_known_to_the_registry(pyproject):
+    kinds = [line.split(" :: ", 1) for line in pyproject["project"]["classifiers"]]
+    assert {kind for kind, _ in kinds} == {"Operating System", "Environment"}
+    assert {value for kind, value in kinds if kind == "Operating System"} == {"OS Independent"}
+    assert {value for kind, value in kinds if kind == "Environment"} <= {f"GPU :: {name}" for name in ACCELERATORS}
+
+
+def test_version_is_stated_once(pyproject):
+    """Python finds its version in no source; the workflows carry it because the host asks them to (``ver``)."""
+    stating = [file for file in (ROOT / "dynamicid_core").rglob("*.py") if "__version__ =" in file.read_text("utf-8")]
+    assert stating == []
+    for workflow in (ROOT / "workflows").rglob("*.json"):
+        for node in json.loads(workflow.read_text(encoding="utf-8")).get("nodes", []):
+            properties = node.get("properties", {})
+            if properties.get("cnr_id") == pyproject["project"]["name"]:
+                assert properties["ver"] == pyproject["project"]["version"], workflow.name
+
+
+def test_licence_is_apache():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert re.search(r"Apache License\s+Version 2\.0, January 2004", text)
+    assert "END OF TERMS AND CONDITIONS" in text
+
+
+def test_archive_keeps_what_the_host_serves():
+    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
+    trimmed = {line.strip("/ ") for line in lines if line and not line.startswith("#")}
+    assert trimmed.isdisjoint({"web", "web/docs", "locales", "workflows", "nodes", "scripts", "dynamicid_core"})
+
+
+def test_continuous_integration_runs_the_test_script_alone():
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert lines == ["#!/usr/bin/env bash", 'cd "$(dirname "$0")/.." && exec python3 scripts/test.py']
+
+
+def test_root_imports_without_a_host_and_without_a_parent():
+    """pytest, linters and pack managers import the root by itself; only the host calls its entry point."""
+    code = (
+        "import importlib.util, sys\n"
+        "spec = importlib.util.spec_from_file_location('pack', sys.argv[1])\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        "assert callable(module.comfy_entrypoint)\n"
+    )
+    command = [sys.executable, "-S", "-c", code, str(ROOT / "__init__.py")]  # -S: no installed package at all
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_core_is_found_and_no_nodes_module_beside_it():
+    """Where the core is installed or under test, the root itself is not importable from."""
+    assert importlib.util.find_spec("dynamicid_core") is not None
+    found = importlib.util.find_spec("nodes")
+    assert found is None or str(ROOT / "nodes") not in (found.submodule_search_locations or [])
