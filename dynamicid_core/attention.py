@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from .networks.saa import SAAModule
 from .regions import RegionWeights
-from .types import Person
+from .types import Cast, DynamicIDError, Person
 
 # Face tokens are padded to a multiple of this with invisible ones: fused kernels want aligned masks and take their
 # slow paths for a handful of keys (measured: 2.4 times faster for 8 keys on a CPU).
@@ -44,6 +45,27 @@ def pack_faces(keys: Tensor, values: Tensor, people: Sequence[Person]) -> Tensor
     keys = keys * torch.tensor(mix).to(keys)[:, None]
     values = values * torch.tensor(weight).to(values)[:, None]
     return torch.cat((keys, pad, values, pad, probe), dim=1)
+
+
+def pack_cast(saa: SAAModule, cast: Cast) -> tuple[Tensor, ...]:
+    """:func:`pack_faces` for every cross attention, roles null tokens and face tokens: [2, 2 * M + 1, C], float32, CPU.
+
+    Raises DynamicIDError for faces whose tokens do not fit the weights.
+    """
+    width = saa.cross_sites[0].sizes.context
+    for person in cast.people:
+        if person.face.tokens.shape[-1] != width:
+            raise DynamicIDError(
+                f"A face has tokens of width {person.face.tokens.shape[-1]}, but this DynamicID file needs {width}. "
+                "Encode the photo again with the loaded file."
+            )
+    with torch.inference_mode(False), torch.no_grad():
+        roles = (torch.cat([getattr(p.face, n).float().cpu() for p in cast.people], dim=1) for n in ("uncond_tokens", "tokens"))
+        tokens = torch.cat(list(roles))  # [2, tokens of all people, 768]
+        return tuple(
+            pack_faces(*(tokens @ layer.weight.float().cpu().T for layer in (site.to_k_ip, site.to_v_ip)), cast.people)
+            for site in saa.cross_sites
+        )
 
 
 def score_bias(visible: Tensor, counts: Sequence[int]) -> Tensor:

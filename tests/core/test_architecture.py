@@ -29,17 +29,20 @@ ORDER = [
     "faces",
     "tokens",
     "motion",
+    "encode",
     "regions",
+    "drawing",
     "attention",
+    "gate_maps",
     "hosts",
     "datasets",
     "training",
     "evaluation",
-    "cli",
+    "command_line",
     "__main__",
 ]
 STANDINS = "standins"  # beside the flow: may import the core; only the command line, scripts and tests import it
-COMMAND_LINE = {"cli", "__main__"}
+COMMAND_LINE = {"command_line", "__main__"}
 HOSTS = {
     *("comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "nodes", "server"),
     *("accelerate", "diffusers", "transformers"),
@@ -179,7 +182,7 @@ RULES = (against_the_flow, foreign_hosts, early_imports, node_imports)
         (against_the_flow, "dynamicid_core/networks/saa.py", "from .. import tokens", True),
         (against_the_flow, "dynamicid_core/__init__.py", "from .types import Face", True),
         (against_the_flow, "dynamicid_core/faces.py", "from .standins import x", True),
-        (against_the_flow, "dynamicid_core/cli.py", "def f():\n    from .standins import models", False),
+        (against_the_flow, "dynamicid_core/command_line/generate.py", "def f():\n    from ..standins import models", False),
         (against_the_flow, "dynamicid_core/standins/sd15.py", "from ..attention import x", False),
         (against_the_flow, "dynamicid_core/misc.py", "", True),
         (foreign_hosts, "dynamicid_core/faces.py", "def f():\n    import comfy.utils", True),
@@ -193,8 +196,8 @@ RULES = (against_the_flow, foreign_hosts, early_imports, node_imports)
         (early_imports, "dynamicid_core/faces.py", "try:\n    import cv2\nexcept ImportError:\n    pass", True),
         (early_imports, "dynamicid_core/faces.py", "if TYPE_CHECKING:\n    import insightface", False),
         (early_imports, "dynamicid_core/faces.py", "import numpy\nimport torch\nfrom PIL import Image", False),
-        (early_imports, "dynamicid_core/cli.py", "import diffusers", True),
-        (early_imports, "dynamicid_core/cli.py", "from .training import loop", True),
+        (early_imports, "dynamicid_core/command_line/generate.py", "import diffusers", True),
+        (early_imports, "dynamicid_core/command_line/generate.py", "from ..training import loop", True),
         (early_imports, "dynamicid_core/hosts/diffusers.py", "import diffusers", False),
         (early_imports, "dynamicid_core/hosts/comfy.py", "import insightface", True),
         (early_imports, "dynamicid_core/evaluation/scores.py", "import skimage", False),
@@ -205,7 +208,7 @@ RULES = (against_the_flow, foreign_hosts, early_imports, node_imports)
         (node_imports, "nodes/place.py", "from ..scripts import x", True),
         (node_imports, "nodes/place.py", "from ..dynamicid_core import standins", True),
         (node_imports, "nodes/place.py", "from . import common\nfrom ..dynamicid_core import regions", False),
-        (node_imports, "dynamicid_core/cli.py", "from .. import nodes", True),
+        (node_imports, "dynamicid_core/command_line/generate.py", "from ... import nodes", True),
         (node_imports, "dynamicid_core/hosts/comfy.py", "from ...nodes import place", True),
         (node_imports, "dynamicid_core/hosts/comfy.py", "import nodes", False),  # the host's module
         (node_imports, "__init__.py", "async def f():\n    from .nodes import NODES", False),
