@@ -31,6 +31,7 @@ ORDER = [
     "motion",
     "encode",
     "regions",
+    "placing",
     "drawing",
     "attention",
     "gate_maps",
@@ -53,7 +54,7 @@ OPTIONAL = {
     *("matplotlib", "scipy", "skimage", "sklearn", "torchvision"),
 }
 WITH_EXTRAS = {"datasets", "training", "evaluation"}  # extra dependencies at their top are fine: all imported late
-FOR_NODES = {"comfy", "comfy_api", "comfy_execution", "folder_paths", "torch"}
+FOR_NODES = {"comfy", "comfy_api", "comfy_execution", "comfyui_version", "folder_paths", "numpy", "torch"}
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ RULES = (against_the_flow, foreign_hosts, early_imports, node_imports)
         (against_the_flow, "dynamicid_core/networks/saa.py", "from .. import tokens", True),
         (against_the_flow, "dynamicid_core/__init__.py", "from .types import Face", True),
         (against_the_flow, "dynamicid_core/faces.py", "from .standins import x", True),
-        (against_the_flow, "dynamicid_core/command_line/generate.py", "def f():\n    from ..standins import models", False),
+        (against_the_flow, "dynamicid_core/command_line/generate.py", "from ..standins import models", False),
         (against_the_flow, "dynamicid_core/standins/sd15.py", "from ..attention import x", False),
         (against_the_flow, "dynamicid_core/misc.py", "", True),
         (foreign_hosts, "dynamicid_core/faces.py", "def f():\n    import comfy.utils", True),
@@ -203,7 +204,7 @@ RULES = (against_the_flow, foreign_hosts, early_imports, node_imports)
         (early_imports, "dynamicid_core/evaluation/scores.py", "import skimage", False),
         (node_imports, "nodes/place.py", "import torch\nfrom comfy_api.latest import io\nimport math", False),
         (node_imports, "nodes/place.py", "from ..dynamicid_core.types import Cast\nfrom .common import x", False),
-        (node_imports, "nodes/place.py", "import numpy", True),
+        (node_imports, "nodes/place.py", "import insightface", True),
         (node_imports, "nodes/place.py", "from dynamicid_core.types import Cast", True),
         (node_imports, "nodes/place.py", "from ..scripts import x", True),
         (node_imports, "nodes/place.py", "from ..dynamicid_core import standins", True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -114,16 +115,28 @@ def test_continuous_integration_runs_the_test_script_alone():
     assert lines == ["#!/usr/bin/env bash", 'cd "$(dirname "$0")/.." && exec python3 scripts/test.py']
 
 
-def test_root_imports_without_a_host_and_without_a_parent():
-    """pytest, linters and pack managers import the root by itself; only the host calls its entry point."""
+def test_lowest_host_is_the_stated_one(pyproject):
+    tree = ast.parse((ROOT / "nodes" / "__init__.py").read_text(encoding="utf-8"))
+    assigned = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
+    lowest = ast.literal_eval(assigned["LOWEST_HOST"])
+    assert pyproject["tool"]["comfy"]["requires-comfyui"] == ">=" + ".".join(map(str, lowest))
+
+
+@pytest.mark.parametrize("name", ["__main__", "pack"], ids=["as a file", "as a package"])
+def test_root_imports_with_nothing_installed(name):
+    """Linters and pack managers import the root without a host, some as a file of no package."""
     code = (
-        "import importlib.util, sys\n"
-        "spec = importlib.util.spec_from_file_location('pack', sys.argv[1])\n"
-        "module = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(module)\n"
-        "assert callable(module.comfy_entrypoint)\n"
+        "import importlib.util, runpy, sys\n"
+        "name, path = sys.argv[1:]\n"
+        "if name == '__main__':\n"
+        "    runpy.run_path(path)\n"
+        "else:\n"
+        "    spec = importlib.util.spec_from_file_location(name, path)\n"
+        "    sys.modules[name] = importlib.util.module_from_spec(spec)\n"
+        "    spec.loader.exec_module(sys.modules[name])\n"
+        "    assert callable(sys.modules[name].comfy_entrypoint)\n"
     )
-    command = [sys.executable, "-S", "-c", code, str(ROOT / "__init__.py")]  # -S: no installed package at all
+    command = [sys.executable, "-S", "-c", code, name, str(ROOT / "__init__.py")]  # -S: no installed package at all
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
