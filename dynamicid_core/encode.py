@@ -6,7 +6,7 @@ about photos without a face is the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,9 @@ from .types import DynamicIDError, Face
 
 THUMBNAIL_SIZE = 192  # px
 THUMBNAIL_FACTOR = 1.7  # of the face box: the head
+PREVIEW_SIZE = 1024  # px
 
+Progress = Callable[[Sequence[np.ndarray]], Iterable[np.ndarray]]
 ClipTokens = Callable[[Tensor], Tensor]
 Encoder = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -45,17 +47,32 @@ class EncodedFace:
     found: list[list[DetectedFace]]  # every face of every photo, in the order asked for
     chosen: list[DetectedFace | None]  # of each photo; None where it shows no face
     message: str  # what the user should know, e.g. which photos show no face; "" if there is nothing to say
+    photos: Sequence[np.ndarray] = ()  # uint8 RGB [h, w, 3] each
+
+    def previews(self) -> list[np.ndarray]:
+        """Each photo with its faces numbered and the chosen one marked, uint8 RGB, at most ``PREVIEW_SIZE`` px long."""
+        pictures = []
+        for photo, faces_found, chosen in zip(self.photos, self.found, self.chosen, strict=True):
+            number = next((i for i, face in enumerate(faces_found) if face is chosen), None)
+            picture = Image.fromarray(faces.draw_faces(photo, faces_found, number))
+            picture.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
+            pictures.append(np.asarray(picture))
+        return pictures
 
 
 def choose_faces(
-    photos: Sequence[np.ndarray], detector: FaceDetector | None, order: str = "large-small", index: int = 0
+    photos: Sequence[np.ndarray],
+    detector: FaceDetector | None,
+    order: str = "large-small",
+    index: int = 0,
+    progress: Progress = iter,
 ) -> tuple[list[list[DetectedFace]], list[DetectedFace | None]]:
     """All faces of each photo (uint8 RGB [h, w, 3]) in ``order``, and the one numbered ``index``, None if there is none.
 
     Raises DynamicIDError, with the photo's number, if a photo shows faces but not so many.
     """
     found, chosen = [], []
-    for number, photo in enumerate(photos, 1):
+    for number, photo in enumerate(progress(photos), 1):
         size = photo.shape[:2]
         found.append(order_faces(detector.detect(photo) if detector else [], order, size))
         try:
@@ -107,6 +124,7 @@ def encode_photos(
     crop_factor: float = 0.0,
     on_no_face: str = "error",
     name: str = "",
+    progress: Progress = iter,
 ) -> EncodedFace:
     """Several photos of one person -> one face, the mean of their tokens.
 
@@ -116,7 +134,7 @@ def encode_photos(
     ``encoder``: identities [K, 512], CLIP tokens [K, 257, 1280], null CLIP tokens [1, 257, 1280] -> face tokens
     [K, T, 768] and null tokens [1, T, 768] (:func:`tokens.encode_tokens` with the face encoder). ``crop_factor``: 0 encodes
     the whole photo, as published, else a square of so many face sizes around the face. ``on_no_face``: one of
-    :data:`faces.ON_NO_FACE`.
+    :data:`faces.ON_NO_FACE`. ``progress``: goes through the photos, as ``tqdm`` does, while faces are looked for.
     Raises DynamicIDError for photos that cannot be used, with their numbers.
     """
     if not len(photos):
@@ -126,7 +144,7 @@ def encode_photos(
             "Without a face detector only the appearance can be taken from a photo, not the identity. "
             "Connect Load Face Analysis (or give a detector), or set on_no_face to 'clip only'."
         )
-    found, chosen = choose_faces(photos, detector, order, index)
+    found, chosen = choose_faces(photos, detector, order, index, progress)
     kept, message = faces.on_no_face(chosen, on_no_face) if detector else (list(range(len(photos))), "")
     parts = [_part(photos[i], chosen[i], crop_factor) for i in kept]
     null = torch.zeros(1, 3, CLIP_SIZE, CLIP_SIZE)
@@ -137,5 +155,5 @@ def encode_photos(
     people = [
         Face(row[None], uncond, encoder_hash, name=name, **known) for row, known in zip(tokens, details, strict=True)
     ]
-    return EncodedFace(average_faces(people) if len(people) > 1 else people[0], found, chosen, message)
+    return EncodedFace(average_faces(people) if len(people) > 1 else people[0], found, chosen, message, photos)
 

@@ -1,0 +1,516 @@
+"""ComfyUI: LoRA as weight patches, faces as one attention patch, networks under the host's memory management.
+
+How faces get into a run (facts: ComfyUI 0.33, ``comfy/samplers.py``, ``comfy/ldm/modules/attention.py``):
+
+- ``apply_faces`` computes the keys and values of all faces once, when its node runs. They are a few megabytes.
+- When sampling starts, a SAMPLER_SAMPLE wrapper labels every conditioning with its role (:class:`RowInfo`), which the
+  host then carries to the model row by row, whatever it batches, splits, crops or repeats.
+- At every model call, an APPLY_MODEL wrapper (outside the part that TorchCompileModel compiles) puts one attention
+  patch on each cross attention, around whatever other packs put there before, into copies of the options of this very
+  call. Nothing shared is ever changed, so reruns, clones and bypass cannot leak.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import comfy.conds
+import comfy.lora
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor
+
+from ..attention import add_faces, gate_affine, pack_cast, score_bias
+from ..checkpoints import MotionCheckpoint, SAACheckpoint, load_motion, load_saa
+from ..layers import TransformerBlock, attention_blocks
+from ..networks.saa import LORA_TARGETS, SAAModule
+from ..regions import WHOLE, Box, region_weights, with_default_regions
+from ..tokens import encode_tokens
+from ..types import Cast, DynamicIDError, SAAOptions
+
+KEY = "dynamicid"  # of wrappers, attachments and the row labels
+
+
+# --- networks -----------------------------------------------------------------------------------------------------
+
+
+class ManagedNetwork:
+    """A network that the host loads to its device, offloads and casts."""
+
+    def __init__(self, module: torch.nn.Module):
+        device = comfy.model_management.get_torch_device()
+        # Read at call time: the host replaces this class when dynamic VRAM is on.
+        patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+        self.module = module
+        self.patcher = patcher_class(
+            module, load_device=device, offload_device=comfy.model_management.unet_offload_device()
+        )
+
+    @property
+    def sizes(self):
+        return self.module.sizes
+
+    def parameters(self) -> Iterator[Tensor]:
+        """What callers prepare their inputs for: float32 on the CPU."""
+        yield torch.empty(0)
+
+    def __call__(self, *args: Tensor) -> Tensor:
+        """Run on the host's device in float32, to which the layers (``comfy.ops.manual_cast``) cast their weights.
+
+        Inputs may come from anywhere; the result is on the CPU.
+        """
+        comfy.model_management.load_models_gpu([self.patcher])
+        with torch.no_grad():
+            return self.module(*(x.to(self.patcher.load_device, torch.float32) for x in args)).cpu()
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedDynamicID:
+    """What the socket DYNAMICID carries. Weights used while sampling stay on the CPU: only their products travel."""
+
+    saa: SAACheckpoint
+    motion: MotionCheckpoint | None
+    saa_name: str = ""
+    imr_name: str = ""
+
+    @cached_property
+    def face_encoder(self) -> ManagedNetwork:
+        return ManagedNetwork(self.saa.face_encoder)
+
+    @cached_property
+    def reconfigurator(self) -> ManagedNetwork:
+        return ManagedNetwork(self._motion.reconfigurator)
+
+    @cached_property
+    def keypoint_encoder(self) -> ManagedNetwork:
+        return ManagedNetwork(self._motion.keypoint_encoder)
+
+    @property
+    def _motion(self) -> MotionCheckpoint:
+        if self.motion is None:
+            raise DynamicIDError(
+                "Editing expressions needs the IMR weights. Choose a file for imr_file in Load DynamicID "
+                "(IMR.bin or imr.safetensors)."
+            )
+        return self.motion
+
+    def encode(self, identities: Tensor, clip_tokens: Tensor, null_clip_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """:func:`tokens.encode_tokens` with the managed face encoder."""
+        return encode_tokens(self.face_encoder, identities, clip_tokens, null_clip_tokens)
+
+
+def load(saa_path: str | os.PathLike, imr_path: str | os.PathLike | None = None) -> LoadedDynamicID:
+    """Load the weights with the host's layer classes. Raises DynamicIDError naming a file that does not fit."""
+    saa = load_saa(saa_path, comfy.ops.manual_cast)
+    motion = load_motion(imr_path, comfy.ops.manual_cast) if imr_path else None
+    return LoadedDynamicID(saa, motion, os.path.basename(saa_path), os.path.basename(imr_path or ""))
+
+
+def clip_tokens(clip_vision, pixels: Tensor) -> Tensor:
+    """Hidden states before the last layer of a CLIP vision model: [K, 3, 224, 224] normalised -> [K, 257, 1280].
+
+    The pixels are prepared by the core (``faces.clip_pixels``), because the host's own preparation differs by a pixel
+    at some sizes, and because the null tokens need pixels that are exactly zero.
+    """
+    size = clip_vision.config.get("image_size", 224)
+    if clip_vision.model_type != "clip_vision_model" or size != pixels.shape[-1]:
+        raise DynamicIDError(
+            f"This CLIP vision model ({clip_vision.model_type}, {size} px) is not the one DynamicID was made with. "
+            "Load CLIP-ViT-H-14-laion2B-s32B-b79K (the file that IP-Adapter uses)."
+        )
+    comfy.model_management.load_model_gpu(clip_vision.patcher)
+    return clip_vision.model(pixel_values=pixels.to(clip_vision.load_device), intermediate_output=-2)[1].float().cpu()
+
+
+def pooled_text(clip, texts: Sequence[str]) -> Tensor:
+    """Pooler output of SD1.5's text encoder, unprojected: K prompts -> [K, 768]."""
+    pooled = []
+    for text in texts:
+        tokens = clip.tokenize(text)
+        pooled.append(clip.encode_from_tokens(tokens, return_pooled="unprojected", return_dict=True)["pooled_output"])
+    pooled = torch.cat([p[:1] for p in pooled]).float().cpu()
+    if pooled.shape[-1] != 768:
+        raise DynamicIDError(
+            f"This text encoder gives a pooled feature of width {pooled.shape[-1]}; expression editing needs that of "
+            "Stable Diffusion 1.5 (768). Connect CLIP of the SD1.5 checkpoint."
+        )
+    return pooled
+
+
+# --- the model ----------------------------------------------------------------------------------------------------
+
+
+def model_name(model) -> str:
+    """What a MODEL is, in the host's words: "SDXL", "Flux", ..."""
+    config = getattr(model.model, "model_config", None)
+    return type(config).__name__ if config is not None else type(model.model).__name__
+
+
+def matching_blocks(model, saa: SAAModule) -> list[TransformerBlock]:
+    """The model's transformer blocks, in checkpoint order, if the weights fit it.
+
+    Raises DynamicIDError that names what the model is and what the weights were made for.
+    """
+    unet = model.model.diffusion_model
+    modules = dict(unet.named_modules())
+    try:
+        blocks = attention_blocks(name for name in modules if name.endswith(".attn2.to_k"))
+    except DynamicIDError:
+        blocks = []
+    keys = [modules[f"{block.name}.attn2.to_k"] for block in blocks]
+    have = [(key.out_features, key.in_features) for key in keys]
+    want = [(site.sizes.width, site.sizes.context) for site in saa.cross_sites]
+    if have != want or 2 * len(want) != len(saa):
+        raise DynamicIDError(
+            f"This model is {model_name(model)} with {_layout(have)}, but the DynamicID weights are made for "
+            f"{_layout(want)}. The published weights need a Stable Diffusion 1.5 checkpoint (e.g. Realistic Vision V6.0 B1)."
+        )
+    return blocks
+
+
+def _layout(sizes: Sequence[tuple[int, int]]) -> str:
+    if not sizes:
+        return "no cross attention that DynamicID knows"
+    widths = [width for width, _ in sizes]
+    return f"{len(sizes)} cross attentions (width {min(widths)} to {max(widths)}, text width {sizes[0][1]})"
+
+
+def add_lora(model, saa: SAAModule, blocks: Sequence[TransformerBlock], strength: float) -> None:
+    """Merge the LoRA of every attention site into the model's weights, through the host's own mechanism.
+
+    A model that has the same weights' LoRA already (a second Apply on the same chain) gets the difference.
+    """
+    merged: dict[int, tuple[SAAModule, float]] = dict(model.get_attachment(KEY) or {})
+    change = strength - merged.get(id(saa), (saa, 0.0))[1]
+    model.set_attachments(KEY, {**merged, id(saa): (saa, strength)})
+    if change == 0:
+        return
+    state, keys = {}, {}
+    for block in blocks:
+        for name, site in (("attn1", saa[block.site]), ("attn2", saa[block.site + 1])):
+            for target in LORA_TARGETS:
+                layer = f"{block.name}.{name}.{target}"
+                lora = site.lora(target)
+                state[f"{layer}.lora_up.weight"], state[f"{layer}.lora_down.weight"] = lora.up.weight, lora.down.weight
+                keys[layer] = f"diffusion_model.{layer}{'.0' if target == 'to_out' else ''}.weight"
+    model.add_patches(comfy.lora.load_lora(state, keys), change)
+
+
+def apply_faces(model, loaded: LoadedDynamicID, cast: Cast, options: SAAOptions, recorder=None):
+    """A clone of ``model`` in which the people of ``cast`` appear.
+
+    ``recorder``: a :class:`gate_maps.GateRecorder` to note down where identity goes in, or None.
+    Raises DynamicIDError for a model or faces that do not fit, and for an empty cast.
+    """
+    cast = with_default_regions(cast)
+    saa = loaded.saa.saa
+    blocks = matching_blocks(model, saa)
+    model = model.clone()
+    add_lora(model, saa, blocks, options.lora_strength)
+    layer = CastLayer(cast, options, tuple(blocks), pack_cast(saa, cast), recorder)
+    add_layer(model, layer)
+    return model
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+NULL_ROLE, FACE_ROLE = 0, 1
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One conditioning's rows in a model call."""
+
+    role: int
+    frames: tuple[int, ...]  # which picture of the batch each row is
+    area: tuple[int, ...] | None  # height, width, y, x in latent cells, where only a part is denoised
+
+
+class RowInfo(comfy.conds.CONDRegular):
+    """A label on a conditioning that the host carries to the model: its role, and each row's place in the batch.
+
+    As the host's other conditionings it is repeated, sliced by context windows (``cond``: [batch], on the CPU),
+    and concatenated, here to a list of :class:`Chunk`.
+    """
+
+    def __init__(self, cond: Tensor, role: int, area: tuple[int, ...] | None = None):
+        super().__init__(cond)
+        self.role, self.area = role, area
+
+    def _copy_with(self, cond: Tensor) -> RowInfo:
+        return RowInfo(cond, self.role, self.area)
+
+    def process_cond(self, batch_size: int, area: Sequence[int] | None = None, **kwargs) -> RowInfo:
+        info = super().process_cond(batch_size, area=area, **kwargs)
+        info.area = tuple(area) if area is not None else None
+        return info
+
+    def can_concat(self, other: RowInfo) -> bool:
+        return True
+
+    def concat(self, others: Sequence[RowInfo]) -> list[Chunk]:
+        return [Chunk(info.role, tuple(info.cond.tolist()), info.area) for info in (self, *others)]
+
+
+def label_conditionings(conds: dict[str, list[dict]], batch: int) -> dict[str, list[dict]]:
+    """Copies of a guider's conditionings with their role: those called negative see null tokens, all others the faces.
+
+    By name, because indices mislead: DualCFG and guidance that runs the negative side alone put it first.
+    """
+    frames = torch.arange(batch)
+
+    def label(cond: dict, role: int) -> dict:
+        return {**cond, "model_conds": {**cond.get("model_conds", {}), KEY: RowInfo(frames, role)}}
+
+    return {
+        name: [label(cond, NULL_ROLE if "negative" in name else FACE_ROLE) for cond in entries] if entries else entries
+        for name, entries in conds.items()
+    }
+
+
+def unlabelled_chunks(cond_or_uncond: Sequence[int], rows: int) -> list[Chunk]:
+    """Chunks of a call that no sampler of the host made: index 1 is the negative side, as in its guidance."""
+    indices = list(cond_or_uncond) or [0]
+    frames = tuple(range(rows // len(indices)))
+    return [Chunk(NULL_ROLE if index == 1 else FACE_ROLE, frames, None) for index in indices]
+
+
+# --- one cast on a model ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class CastLayer:
+    """What one Apply adds to a model: immutable, shared by clones."""
+
+    cast: Cast
+    options: SAAOptions
+    blocks: tuple[TransformerBlock, ...]
+    packed: tuple[Tensor, ...]  # for each block, [2, 2 * M + 1, C], float32 on the CPU
+    recorder: Any = None
+
+    @cached_property
+    def token_counts(self) -> list[int]:
+        return [person.face.tokens.shape[1] for person in self.cast.people]
+
+    @cached_property
+    def frames(self) -> int:
+        """How many pictures of a batch have regions of their own."""
+        masks = (p.region.mask for p in self.cast.people if p.region)
+        return max((len(mask) for mask in masks if mask is not None), default=1)
+
+
+@dataclass(eq=False)
+class RunCache:
+    """Tensors of one sampling run that depend on sizes, rows and device only; gone when the run ends."""
+
+    size: tuple[int, int] | None = None  # of the whole latent, where known
+    sigmas: dict[Any, Any] = field(default_factory=dict)
+    tensors: dict[Any, Any] = field(default_factory=dict)
+
+    def get(self, key, make):
+        if key not in self.tensors:
+            self.tensors[key] = make()
+        return self.tensors[key]
+
+    def sigma(self, sampling, fraction: float) -> float:
+        """The noise level at a fraction of the schedule."""
+        key = (id(sampling), fraction)
+        if key not in self.sigmas:
+            self.sigmas[key] = float(sampling.percent_to_sigma(fraction))
+        return self.sigmas[key]
+
+
+@dataclass(eq=False)
+class Call:
+    """What the attention patches of one model call need of one cast. All data that varies are tensors."""
+
+    layer: CastLayer
+    cache: RunCache
+    chunks: tuple[Chunk, ...]
+    faces: tuple[Tensor, ...]  # for each block, [B, 2 * M + 1, C]
+    boost: Tensor  # [B]
+    strength: Tensor  # [B]
+    grids: dict[tuple[int, int], tuple[Tensor, Tensor]]  # (h, w) -> bias [B or 1, 1, N, M], affine [B or 1, 2, 2, N]
+    sigma: Tensor  # [B]
+    sampling: Any  # the model's noise schedule
+
+    @property
+    def roles(self) -> list[int]:
+        return [chunk.role for chunk in self.chunks for _ in chunk.frames]
+
+    def grid(self, height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Bias and affine of a layer's grid; the usual ones are there already, others (patched layers) are made."""
+        if (height, width) not in self.grids:
+            self.grids[(height, width)] = make_grid(self.layer, self.cache, self.chunks, height, width, like)
+        return self.grids[(height, width)]
+
+
+def make_grid(
+    layer: CastLayer, cache: RunCache, chunks: tuple[Chunk, ...], height: int, width: int, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Regions on one grid for the rows of ``chunks``: bias [B or 1, 1, N, M], affine [B or 1, 2, 2, N] in float32."""
+
+    def part(chunk: Chunk) -> tuple[Tensor, Tensor]:
+        weights = region_weights(layer.cast, height, width, layer.options.outside, _view(chunk.area, cache.size))
+        bias = score_bias(weights.visible, layer.token_counts)
+        affine = gate_affine(weights, layer.options.layout_strength)
+        rows = [frame % len(bias) for frame in chunk.frames]
+        return bias[rows], affine[rows]
+
+    def make() -> tuple[Tensor, Tensor]:
+        alike = layer.frames == 1 and len({chunk.area for chunk in chunks}) == 1
+        parts = [part(replace(chunks[0], frames=(0,)))] if alike else [part(chunk) for chunk in chunks]
+        bias, affine = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return bias.to(like.device, like.dtype), affine.to(like.device)
+
+    return cache.get(("grid", id(layer), chunks, height, width, like.device, like.dtype), make)
+
+
+def _view(area: tuple[int, ...] | None, size: tuple[int, int] | None) -> Box:
+    if area is None or size is None:
+        return WHOLE
+    h, w, y, x = area[-4:] if len(area) == 4 else (*area[1:3], *area[4:6])  # frames come first in video latents
+    return (y / size[0], x / size[1], min(1.0, (y + h) / size[0]), min(1.0, (x + w) / size[1]))
+
+
+def halvings(height: int, width: int, levels: int = 4) -> list[tuple[int, int]]:
+    """Grid sizes of a UNet's levels; each halves the one before, rounding up."""
+    sizes = [(height, width)]
+    for _ in range(levels - 1):
+        height, width = -(-height // 2), -(-width // 2)
+        sizes.append((height, width))
+    return sizes
+
+
+def prepare_call(
+    layer: CastLayer, cache: RunCache, chunks: tuple[Chunk, ...], x: Tensor, sigma: Tensor, base_model
+) -> Call:
+    """Everything that one model call needs, from the run's cache where possible. Never waits for the device."""
+    dtype, sampling, options = base_model.get_dtype_inference(), base_model.model_sampling, layer.options
+    like = torch.empty(0, device=x.device, dtype=dtype)
+    roles = tuple(chunk.role for chunk in chunks for _ in chunk.frames)
+
+    def gather() -> tuple[Tensor, ...]:
+        index = torch.tensor(roles)
+        return tuple(packed[index].to(like.device, like.dtype) for packed in layer.packed)
+
+    sigma = sigma.float().expand(len(roles))
+    start, end = (cache.sigma(sampling, fraction) for fraction in (options.start_at, options.end_at))
+    boost_end = cache.sigma(sampling, options.layout_end)
+    grids = {size: make_grid(layer, cache, chunks, *size, like) for size in halvings(*x.shape[-2:])}
+    return Call(
+        layer, cache, chunks,
+        cache.get(("faces", id(layer), roles, like.device, like.dtype), gather),
+        (sigma > boost_end).float(),
+        ((sigma <= start) & (sigma >= end)).float() * options.weight,
+        grids,
+        sigma,
+        sampling,
+    )  # fmt: skip
+
+
+class FacePatch:
+    """The attention patch of one cross attention: what was there before, plus the faces. Never changed once made."""
+
+    def __init__(self, call: Call, index: int, inner=None):
+        self.call, self.index, self.inner = call, index, inner
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        """Replaces one cross attention: ``q`` [B, N, C], ``k``, ``v`` [B, S, C], all projected -> [B, N, C]."""
+        heads = extra["n_heads"]
+        if self.inner is None:
+            precision = extra["attn_precision"]
+            text = optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra)
+        else:
+            text = self.inner(q, k, v, extra)
+        call, (height, width) = self.call, extra["activations_shape"][-2:]
+        faces = call.faces[self.index]
+        if q.shape[0] != faces.shape[0] or q.shape[1] != height * width:
+            _warn_once(f"rows {q.shape[0]} for {faces.shape[0]}, cells {q.shape[1]} for {height} x {width}")
+            return text
+        bias, affine = call.grid(height, width, q)
+        out, gate = add_faces(
+            text, q, faces.to(q.dtype), bias.to(q.dtype), affine, call.boost, call.strength,
+            call.layer.options.gate_threshold, heads,
+        )  # fmt: skip
+        if call.layer.recorder is not None:
+            self.record(q, faces, bias, gate, heads, height, width)
+        return out
+
+    def record(self, q: Tensor, faces: Tensor, bias: Tensor, gate: Tensor, heads: int, height: int, width: int) -> None:
+        """Hand the rows that see faces to the recorder."""
+        call, recorder = self.call, self.call.layer.recorder
+        rows = [i for i, role in enumerate(call.roles) if role == FACE_ROLE]
+        if not rows or not recorder.wants(self.index):
+            return
+        sampling_start, sampling_end = (
+            call.cache.sigma(call.sampling, f) for f in (recorder.start_at, recorder.end_at)
+        )
+        acts = ((call.sigma <= sampling_start) & (call.sigma >= sampling_end)).float()[rows]
+        bias = bias[rows] if len(bias) > 1 else bias
+        counts = call.layer.token_counts
+        recorder.record(self.index, q[rows], faces[rows], bias, gate[rows], counts, heads, height, width, acts)
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(what: str) -> None:
+    """Another pack repeats rows or reorders cells in a way that cannot be told apart; better no face than a crash."""
+    if what not in _warned:
+        _warned.add(what)
+        logging.warning("DynamicID: another node rearranges the attention input (%s); faces are left out there.", what)
+
+
+class CastWrappers:
+    """The wrappers of all casts on one model. Immutable; a further Apply replaces them by longer ones."""
+
+    def __init__(self, layers: tuple[CastLayer, ...]):
+        self.layers = layers
+
+    def sampler_sample(self, executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
+        """Around a sampling run: label the conditionings and open the run's cache."""
+        guider.conds = label_conditionings(guider.conds, noise.shape[0])
+        options = extra_args["model_options"].get("transformer_options", {})
+        options = {**options, KEY: RunCache(size=tuple(noise.shape[-2:]))}
+        extra_args = {**extra_args, "model_options": {**extra_args["model_options"], "transformer_options": options}}
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+
+    def apply_model(self, executor, x, t, c_concat=None, c_crossattn=None, control=None, options=None, **kwargs):
+        """Around every model call: put the attention patches into a copy of its transformer options."""
+        if options is None:
+            options = kwargs.pop("transformer_options", {})
+        chunks = kwargs.pop(KEY, None) or unlabelled_chunks(options.get("cond_or_uncond", ()), len(x))
+        options = self.patched(options, tuple(chunks), x, t, executor.class_obj)
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+    def patched(self, options: dict, chunks: tuple[Chunk, ...], x: Tensor, sigma: Tensor, base_model) -> dict:
+        cache = options.get(KEY) or RunCache()
+        replaced = options.get("patches_replace", {})
+        attn2 = dict(replaced.get("attn2", {}))
+        for layer in self.layers:
+            call = prepare_call(layer, cache, chunks, x, sigma, base_model)
+            for index, block in enumerate(layer.blocks):
+                exact, whole = (block.stage, block.number, block.index), (block.stage, block.number)
+                attn2[exact] = FacePatch(call, index, attn2.get(exact, attn2.get(whole)))
+        return {**options, "patches_replace": {**replaced, "attn2": attn2}}
+
+
+def add_layer(model, layer: CastLayer) -> None:
+    """Add a cast to a freshly cloned model."""
+    wrappers = model.model_options.setdefault("transformer_options", {}).setdefault("wrappers", {})
+    before = wrappers.get(WrappersMP.APPLY_MODEL, {}).pop(KEY, None)
+    wrappers.get(WrappersMP.SAMPLER_SAMPLE, {}).pop(KEY, None)
+    layers = before[0].__self__.layers if before else ()
+    both = CastWrappers((*layers, layer))
+    for kind, wrapper in ((WrappersMP.SAMPLER_SAMPLE, both.sampler_sample), (WrappersMP.APPLY_MODEL, both.apply_model)):
+        add_wrapper_with_key(kind, KEY, wrapper, model.model_options, is_model_options=True)

@@ -1,0 +1,16 @@
+"""The list of nodes, for the host."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import apply, cast, faces, load, motion
+from .folders import register_folders
+
+
+class DynamicIDExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        register_folders()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [*load.NODES, *faces.NODES, *motion.NODES, *cast.NODES, *apply.NODES]

@@ -1,0 +1,58 @@
+"""Where the host keeps this pack's files."""
+
+from __future__ import annotations
+
+import os
+
+import folder_paths
+
+from ..dynamicid_core.files import CHECKPOINT_SUFFIXES
+
+MODELS = "dynamicid"
+FACE_SUFFIX = ".safetensors"
+
+
+def register_folders() -> None:
+    """Make ``models/dynamicid`` known; a user's extra_model_paths.yaml may have named other places already."""
+    folder_paths.add_model_folder_path(MODELS, os.path.join(folder_paths.models_dir, MODELS))
+    paths = folder_paths.folder_names_and_paths[MODELS][0]
+    folder_paths.folder_names_and_paths[MODELS] = (paths, set(CHECKPOINT_SUFFIXES))
+
+
+def checkpoints(part: str) -> list[str]:
+    """Files in ``models/dynamicid``; safetensors first, and those named after ``part`` ("saa", "imr") before others."""
+    names = folder_paths.get_filename_list(MODELS)
+    return sorted(names, key=lambda n: (part not in n.lower(), not n.endswith(FACE_SUFFIX), n))
+
+
+def checkpoint_path(name: str) -> str:
+    return folder_paths.get_full_path_or_raise(MODELS, name)
+
+
+def insightface_roots() -> list[str]:
+    """Folders with InsightFace packs: the host's ``models/insightface`` and what extra_model_paths.yaml adds."""
+    known = folder_paths.folder_names_and_paths.get("insightface", ([], set()))[0]
+    return list(dict.fromkeys([*known, os.path.join(folder_paths.models_dir, "insightface")]))
+
+
+def face_files() -> list[str]:
+    """Face files in the host's input folder, and, marked as the host does, in its output folder."""
+    found = []
+    for folder, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), " [output]")):
+        for base, _, names in os.walk(folder):
+            relative = (
+                os.path.relpath(os.path.join(base, name), folder) for name in names if name.endswith(FACE_SUFFIX)
+            )
+            found += [name.replace(os.sep, "/") + mark for name in relative]
+    return sorted(found)
+
+
+def face_path(name: str) -> str:
+    return folder_paths.get_annotated_filepath(name)
+
+
+def new_face_path(prefix: str) -> tuple[str, str, str]:
+    """A free numbered place for a face file under the output folder: path, file name, subfolder."""
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    file = f"{name}_{counter:05}_{FACE_SUFFIX}"
+    return os.path.join(folder, file), file, subfolder

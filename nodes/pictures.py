@@ -1,0 +1,29 @@
+"""The host's IMAGE tensors and the core's pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import comfy.model_management
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+
+from ..dynamicid_core.faces import to_rgb
+
+
+def to_arrays(images: torch.Tensor) -> list[np.ndarray]:
+    """IMAGE [B, H, W, C] in 0..1 -> uint8 RGB [H, W, 3] each; an alpha channel is laid on white."""
+    return [to_rgb(image.float().cpu()) for image in images]
+
+
+def to_images(pictures: Sequence[np.ndarray]) -> torch.Tensor:
+    """uint8 RGB pictures of one size -> IMAGE [B, H, W, 3] in 0..1, where and as the host keeps its images."""
+    images = torch.from_numpy(np.stack(pictures)).float() / 255
+    dtype = getattr(comfy.model_management, "intermediate_dtype", lambda: torch.float32)()
+    return images.to(comfy.model_management.intermediate_device(), dtype)
+
+
+def preview(cls, images: torch.Tensor, *before) -> io.NodeOutput:
+    """A node's output with ``images`` last, shown in the node."""
+    return io.NodeOutput(*before, images, ui=ui.PreviewImage(images.float(), cls=cls))

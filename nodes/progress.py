@@ -1,0 +1,21 @@
+"""The host's progress bar and its stop button, for work in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+import comfy.model_management
+import comfy.utils
+
+T = TypeVar("T")
+
+
+def steps(items: Iterable[T]) -> Iterator[T]:
+    """Go through ``items`` (of known length), moving the running node's progress bar; stops when the user interrupts."""
+    total = len(items) if isinstance(items, Sized) else len(items := list(items))
+    bar = comfy.utils.ProgressBar(total)
+    for item in items:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        yield item
+        bar.update(1)
