@@ -48,7 +48,7 @@ HOSTS = {
     *("comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "nodes", "server"),
     *("accelerate", "diffusers", "transformers"),
 }
-MAY_IMPORT_HOSTS = {"hosts", "training", *COMMAND_LINE}
+MAY_IMPORT_HOSTS = {"hosts", "training", STANDINS, *COMMAND_LINE}  # stand-ins make whole pipelines for the last
 OPTIONAL = {
     *("cv2", "huggingface_hub", "insightface", "onnx", "onnxruntime"),
     *("matplotlib", "scipy", "skimage", "sklearn", "torchvision"),
