@@ -1,0 +1,64 @@
+"""Fixtures for tests in a real ComfyUI; without one, everything in this folder is skipped, and the summary says so."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+if str(HERE) not in sys.path:  # whatever import mode pytest runs in, tests here import comfy_host by name
+    sys.path.append(str(HERE))
+
+import comfy_host  # noqa: E402
+
+HOW = (
+    "tests/host SKIPPED: no ComfyUI found. Install one (pip install comfy-cli && comfy install) or set COMFYUI_PATH to "
+    "its folder, install its requirements.txt into this Python, and run: python -m pytest tests/host"
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    try:
+        found = comfy_host.find_comfyui()
+    except comfy_host.HostError as error:
+        raise pytest.UsageError(str(error)) from None
+    if found is None:
+        for item in items:
+            if HERE in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason="no ComfyUI found"))
+                config.stash[_skipped] = True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash.get(_skipped, False):
+        terminalreporter.write_line(HOW, red=True, bold=True)
+
+
+_skipped = pytest.StashKey[bool]()
+
+
+@pytest.fixture(scope="session")
+def core_host() -> Iterator[comfy_host.Host]:
+    """ComfyUI in this process with its own nodes only."""
+    base = comfy_host.make_base()
+    yield comfy_host.Host(comfy_host.find_comfyui(), base)
+    shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def host(core_host: comfy_host.Host) -> comfy_host.Host:
+    """ComfyUI in this process with this pack loaded."""
+    if core_host.pack is None:
+        core_host.load_pack()
+    return core_host
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[comfy_host.Server]:
+    """ComfyUI over HTTP with this pack loaded."""
+    with comfy_host.server(comfy_host.find_comfyui()) as running:
+        yield running
