@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import struct
-from collections.abc import Callable, Mapping
+import re
+import textwrap
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -20,33 +22,37 @@ from .types import DynamicIDError, Face
 HUB_REPOSITORY = "meteorite2023/DynamicID"
 HUB_FILES = ("SAA.bin", "IMR.bin", "key_point_encoder.bin")
 FACE_FORMAT, FACE_VERSION = "dynamicid-face", "1"
+FACE_TENSORS = ("tokens", "uncond_tokens", "identity", "landmarks", "pose")
 CHECKPOINT_SUFFIXES = (".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt")
 
-# The tensor by which a file without prefixes is known -> the prefix that our safetensors files give its tensors.
+# How a tensor's name begins in a file without prefixes -> the prefix that our safetensors files give its tensors.
 PREFIX_OF = {
-    "feature_fusion.1.weight": "IMR.",
-    "blocks.0.0.conv_block.0.weight": "key_point_encoder.",
-    "perceiver_resampler.proj_in.weight": "proj_module.",
-    "0.to_q_lora.down.weight": "SAA_module.",
+    "feature_fusion.": "IMR.",
+    "blocks.0.0.conv_block.": "key_point_encoder.",
+    "perceiver_resampler.": "proj_module.",
+    "0.to_q_lora.": "SAA_module.",
 }
 
-# What users pick by mistake: a part of a tensor's name -> what such a file is.
+# What users pick by mistake: a part of a tensor's name -> what such a file is. The first that fits is taken.
 _FAMILIAR = (
-    ("ip_adapter.", "an IP-Adapter file"),
-    ("image_proj.", "an IP-Adapter file"),
-    ("to_k_ip", "an IP-Adapter file"),
+    ("proj_module.", "a DynamicID SAA file"),
     ("SAA_module.", "a DynamicID SAA file"),
     ("IMR.", "a DynamicID IMR file"),
     ("key_point_encoder.", "a DynamicID key point encoder"),
+    ("uncond_tokens", "a DynamicID face file"),
+    ("ip_adapter.", "an IP-Adapter file"),
+    ("image_proj.", "an IP-Adapter file"),
+    ("to_k_ip", "an IP-Adapter file"),
     ("lora_down", "a LoRA"),
     ("lora_up", "a LoRA"),
     ("lora_A", "a LoRA"),
     ("lora.down", "a LoRA"),
     ("control_model.", "a ControlNet"),
-    ("controlnet_cond_embedding", "a ControlNet"),
+    ("controlnet_", "a ControlNet"),
     ("zero_convs.", "a ControlNet"),
     ("input_hint_block", "a ControlNet"),
     ("model.diffusion_model.", "a complete checkpoint (Stable Diffusion or similar)"),
+    ("input_blocks.", "a Stable Diffusion UNet"),
     ("down_blocks.", "a diffusers UNet or VAE"),
     ("vision_model.", "a CLIP vision model"),
     ("visual.", "a CLIP vision model"),
@@ -55,8 +61,11 @@ _FAMILIAR = (
     ("decoder.", "a VAE"),
 )
 
+# Prefixes that training wrappers (DistributedDataParallel, torch.compile) put before names.
+_WRAPPER = re.compile(r"(?<![^.])(?:module|_orig_mod)\.")
 
-def describe(names: Mapping[str, Tensor] | list[str]) -> str:
+
+def describe(names: Iterable[str]) -> str:
     """What a file seems to be, by its tensor names, in words a user knows."""
     names = list(names)
     if not names:
@@ -64,39 +73,59 @@ def describe(names: Mapping[str, Tensor] | list[str]) -> str:
     for part, description in _FAMILIAR:
         if any(part in name for name in names):
             return description
-    return f"something else ({len(names)} tensors, among them {', '.join(map(repr, sorted(names)[:3]))})"
+    some = ", ".join(repr(name[:60]) for name in sorted(names)[:3])
+    return f"something else ({len(names)} tensors, among them {some})"
 
 
-def _damage(path: Path) -> str:
-    """Why a file could not be read, from its size and first bytes."""
+def _is_safetensors(path: Path) -> bool:
+    return path.suffix.lower() in (".safetensors", ".sft")
+
+
+def _damage(path: Path, safetensors: bool) -> str:
+    """Why a file could not be read as ``safetensors`` or else as a pickle, from its size and first bytes."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(512)
     if size == 0:
         return "the file is empty; download it again"
+    cut = f"it seems to be a truncated download ({size:,} bytes are there); delete it and download it again"
+    if head[4:9] == b"\0\0\0\0{":  # safetensors: the header's length in 8 bytes, then JSON
+        return cut if safetensors else "it is a safetensors file under another name; rename it to .safetensors"
+    if head.startswith((b"PK", b"\x80")):  # a zip archive or a bare pickle
+        if safetensors:
+            return "it is a PyTorch pickle, not a safetensors file (weights of that kind end in .bin)"
+        return "it is an archive, but not of PyTorch weights" if zipfile.is_zipfile(path) else cut
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the weights; download the file itself"
-    if head.lstrip()[:1] == b"<":
+    if head.lstrip().startswith(b"<"):
         return "it is a web page, not the weights; use the page's download link"
-    if path.suffix in (".safetensors", ".sft"):
-        return _safetensors_damage(head, size)
-    if head.startswith(b"PK") or head[:1] == b"\x80":
-        return "it seems to be a truncated download; delete it and download it again"
     return "it is neither a PyTorch nor a safetensors file, or is damaged; download it again"
 
 
-def _safetensors_damage(head: bytes, size: int) -> str:
-    length = struct.unpack("<Q", head[:8])[0] if len(head) >= 8 else 0
-    if head.startswith(b"PK") or head[:1] == b"\x80":
-        return "it is a PyTorch pickle under a safetensors name; rename it to .bin"
-    if head[8:9] == b"{" and length:
-        return f"it seems to be a truncated download ({size:,} bytes are there); delete it and download it again"
-    return "it is not a safetensors file, or is damaged; download it again"
+def _check_is_file(path: Path) -> None:
+    if path.is_dir():
+        raise DynamicIDError(f"{path} is a folder; choose a file in it.")
+    if not path.is_file():
+        raise DynamicIDError(f"There is no file {path}.")
+
+
+def _unreadable(path: Path, error: Exception, safetensors: bool) -> DynamicIDError:
+    """The readers raise many kinds of errors for damaged files; this tells what happened instead."""
+    if isinstance(error, PermissionError):
+        return DynamicIDError(f"{path} could not be read: you lack the permission to read it.")
+    with path.open("rb") as file:
+        is_pickle = file.read(2).startswith((b"PK", b"\x80"))
+    if isinstance(error, pickle.UnpicklingError) and is_pickle and "unsupported" in str(error).lower():
+        return DynamicIDError(
+            f"{path} holds Python objects besides tensors; reading them could execute code, so it was refused. "
+            "Get the weights from a source that ships plain tensors (safetensors)."
+        )
+    return DynamicIDError(f"{path} could not be read: {_damage(path, safetensors)}.")
 
 
 def _flatten(value, prefix: str = "") -> dict[str, Tensor]:
     if isinstance(value, Tensor):
-        return {prefix[:-1]: value}
+        return {prefix[:-1]: value.detach()}
     if not isinstance(value, Mapping):
         return {}
     return {k: v for name, item in value.items() for k, v in _flatten(item, f"{prefix}{name}.").items()}
@@ -109,31 +138,22 @@ def read_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
     wrong with it; pickles that would execute code are refused.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DynamicIDError(f"There is no file {path}.")
+    _check_is_file(path)
+    safetensors = _is_safetensors(path)
     try:
-        if path.suffix in (".safetensors", ".sft"):
+        if safetensors:
             from safetensors.torch import load_file
 
             return load_file(path)
         return _flatten(_read_pickle(path))
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "not an allowed global" in str(error) or "GLOBAL" in str(error):
-            raise DynamicIDError(
-                f"{path} holds Python objects besides tensors; reading them could execute code, so it was refused. "
-                "Get the weights from a source that ships plain tensors (safetensors)."
-            ) from error
-        raise DynamicIDError(f"{path} could not be read: {_damage(path)}.") from error
-    except DynamicIDError:
-        raise
-    except Exception as error:  # the readers raise many kinds for damaged files
-        raise DynamicIDError(f"{path} could not be read: {_damage(path)}.") from error
+    except Exception as error:
+        raise _unreadable(path, error, safetensors) from error
 
 
 def _read_pickle(path: Path):
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
+    return torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_zip or None)
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -141,83 +161,107 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
 
     That is ``proj_module.*`` and ``SAA_module.*``, or ``IMR.*`` and ``key_point_encoder.*``.
     """
-    tensors = read_tensors(path)
-    for known, prefix in PREFIX_OF.items():
-        if known in tensors:
+    tensors = {_WRAPPER.sub("", name): tensor for name, tensor in read_tensors(path).items()}
+    for beginning, prefix in PREFIX_OF.items():
+        if any(name.startswith(beginning) for name in tensors):
             return {prefix + name: tensor for name, tensor in tensors.items()}
     return tensors
 
 
 def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
-    """Write tensors so that a file of that name is either the old one or whole."""
+    """Write tensors so that a file of that name is either the old one or whole. Raises DynamicIDError if it cannot."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial, dict(metadata))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # Copies, because the format knows neither strides nor tensors that share memory.
+            copies = {n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+            save_file(copies, partial, dict(metadata))
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise DynamicIDError(f"{path} could not be written: {error}.") from error
     return path
 
 
-def motion_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Tensors of the IMR and the key point encoder; published, they are two files side by side.
+def keypoint_file(path: str | os.PathLike) -> Path:
+    """Where the key point encoder of a published IMR file lies: beside it.
 
-    The second is looked for under the name of the first with ``IMR`` replaced by ``key_point_encoder``.
+    Its name is that of the IMR file with ``IMR`` replaced by ``key_point_encoder``, or else the published name.
     """
     path = Path(path)
-    tensors = read_checkpoint(path)
-    if any(name.startswith("key_point_encoder.") for name in tensors):
-        return tensors
     beside = path.with_name(path.name.replace("IMR", "key_point_encoder"))
-    if beside == path or not beside.is_file():
-        beside = path.with_name(HUB_FILES[2])
-    if any(name.startswith("IMR.") for name in tensors) and beside.is_file():
-        tensors |= read_checkpoint(beside)
-    return tensors
+    return beside if beside != path and beside.is_file() else path.with_name(HUB_FILES[2])
 
 
-def download(folder: str | os.PathLike, files: tuple[str, ...] = HUB_FILES, repository: str = HUB_REPOSITORY) -> list[Path]:
+def motion_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Tensors of the IMR and the key point encoder; published, they are two files side by side."""
+    tensors = read_checkpoint(path)
+    has_imr, has_keypoints = (any(n.startswith(p) for n in tensors) for p in ("IMR.", "key_point_encoder."))
+    beside = keypoint_file(path)
+    if not has_imr or has_keypoints or not beside.is_file():
+        return tensors
+    keypoints = read_checkpoint(beside)
+    if not all(name.startswith("key_point_encoder.") for name in keypoints):
+        raise DynamicIDError(f"{beside} is {describe(keypoints)}; expected the key point encoder of {path}.")
+    return tensors | keypoints
+
+
+def download(
+    folder: str | os.PathLike, files: tuple[str, ...] = HUB_FILES, repository: str = HUB_REPOSITORY
+) -> list[Path]:
     """Fetch the published weights (Apache-2.0) from the Hugging Face hub into ``folder``, with its progress bar.
 
     An interrupted download is resumed. Raises DynamicIDError when the hub cannot be reached.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    Path(folder).mkdir(parents=True, exist_ok=True)
     try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         return [Path(hf_hub_download(repository, name, local_dir=folder)) for name in files]
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the hub's own errors, those of the HTTP library beneath it, and of the disk
+        reason = textwrap.shorten(str(error.__cause__ or error), 200)
         raise DynamicIDError(
-            f"The weights could not be fetched ({error}). Download {', '.join(files)} from the Hugging Face repository "
-            f"{repository} in a browser and put them into {folder}."
+            f"The weights could not be fetched ({reason}). Download {', '.join(files)} in a browser from the "
+            f"Hugging Face repository {repository} and put them into {folder}."
         ) from error
 
 
 def save_face(path: str | os.PathLike, face: Face) -> Path:
     """Write a face file. It holds numbers only, no photo; yet they identify a person: treat it like a photo."""
-    tensors = {"tokens": face.tokens, "uncond_tokens": face.uncond_tokens}
-    tensors |= {n: getattr(face, n) for n in ("identity", "landmarks", "pose") if getattr(face, n) is not None}
+    tensors = {name: value.float() for name in FACE_TENSORS if (value := getattr(face, name)) is not None}
     metadata = {"format": FACE_FORMAT, "version": FACE_VERSION, "encoder": face.encoder}
     if len(face.mix) > 1:
         metadata["mix"] = json.dumps(face.mix)
     if face.expression:
         metadata["expression"] = face.expression
-    return write_safetensors(path, {name: t.float() for name, t in tensors.items()}, metadata)
+    return write_safetensors(path, tensors, metadata)
 
 
-def _face_metadata(path: Path) -> dict[str, str]:
+def _read_face(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a face file, checked as far as the format and its version go."""
     from safetensors import safe_open
 
+    _check_is_file(path)
+    expected = "a face file, as Save Face writes it"
     try:
         with safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except Exception as error:  # safetensors raises its own error and OSError
-        raise DynamicIDError(f"{path} could not be read as a face file: {_damage(path)}.") from error
+            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
+    except Exception as error:
+        raise DynamicIDError(f"{_unreadable(path, error, True)} Expected {expected}.") from error
+    if metadata.get("format") != FACE_FORMAT:
+        raise DynamicIDError(f"{path} is {describe(tensors)}; expected {expected}.")
+    if metadata.get("version") != FACE_VERSION:
+        raise DynamicIDError(
+            f"{path} is a face file of version {metadata.get('version')}, but this DynamicID reads version "
+            f"{FACE_VERSION}. Update DynamicID, or encode the photo again."
+        )
+    return metadata, tensors
 
 
 def load_face(path: str | os.PathLike, encoder: str | None = None, warn: Callable[[str], None] | None = None) -> Face:
@@ -227,23 +271,24 @@ def load_face(path: str | os.PathLike, encoder: str | None = None, warn: Callabl
     Raises DynamicIDError for anything that is no face file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DynamicIDError(f"There is no face file {path}.")
-    metadata = _face_metadata(path)
-    tensors = read_tensors(path)
-    if metadata.get("format") != FACE_FORMAT or not {"tokens", "uncond_tokens"} <= tensors.keys():
-        raise DynamicIDError(f"{path} is {describe(tensors)}; expected a face file, as Save Face writes it.")
-    if metadata.get("version") != FACE_VERSION:
-        raise DynamicIDError(
-            f"{path} is a face file of version {metadata.get('version')}; this DynamicID reads version {FACE_VERSION}. Update it."
-        )
+    metadata, tensors = _read_face(path)
     made_by = metadata.get("encoder", "")
-    message = encoder_mismatch(made_by, encoder, str(path)) if encoder else None
-    if message and warn:
+    try:
+        face = Face(
+            encoder=made_by,
+            mix=tuple(map(float, json.loads(metadata.get("mix", "[1.0]")))),
+            expression=metadata.get("expression"),
+            name=path.stem,
+            # Copies: a face must not hold on to its file, which Save Face may replace.
+            **{name: tensors[name].to(torch.float32, copy=True) for name in FACE_TENSORS if name in tensors},
+        )
+    except DynamicIDError as error:
+        raise DynamicIDError(f"{path} is a damaged face file. {error}") from error
+    except (TypeError, ValueError, ZeroDivisionError) as error:  # no tokens, or a mix that is no list of numbers
+        raise DynamicIDError(f"{path} is a damaged face file ({error}); encode the photo again.") from error
+    if encoder and warn and (message := encoder_mismatch(made_by, encoder, str(path))):
         warn(message)
-    known = {name: tensors[name] for name in ("tokens", "uncond_tokens", "identity", "landmarks", "pose") if name in tensors}
-    mix = tuple(json.loads(metadata["mix"])) if "mix" in metadata else (1.0,)
-    return Face(encoder=made_by, mix=mix, expression=metadata.get("expression"), name=path.stem, **known)
+    return face
 
 
 def encoder_mismatch(made_by: str, encoder: str, what: str) -> str | None:

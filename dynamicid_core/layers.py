@@ -15,7 +15,8 @@ from .types import DynamicIDError
 # The stage of a block -> its place in checkpoint order.
 _ORDER = {"down": 0, "input": 0, "up": 1, "output": 1, "mid": 2, "middle": 2}
 _BLOCK = re.compile(
-    r"(?:^|\.)(?P<stage>down|up|mid|input|output|middle)_blocks?\.(?P<path>[\w.]*?)transformer_blocks\.(?P<index>\d+)\."
+    r"(?:^|\.)(?P<name>(?P<stage>down|up|mid|input|output|middle)_blocks?\."
+    r"(?P<path>[\d.]*(?:attentions\.\d+\.)?)transformer_blocks\.(?P<index>\d+))\.attn2\."
 )
 
 
@@ -24,8 +25,8 @@ class TransformerBlock:
     """One block with a self and a cross attention."""
 
     name: str  # "input_blocks.1.1.transformer_blocks.0", in the naming of the UNet asked about
-    stage: str  # "input", "output", "middle" (the names of ComfyUI's patches), whatever the naming
-    number: int  # first number after the stage: ComfyUI's block number; 0 in the middle
+    stage: str  # "input", "output", "middle", whatever the naming
+    number: int  # first number after the stage, 0 in the middle; in LDM's naming, with the stage, ComfyUI's patch key
     index: int  # transformer_blocks.{index}
     site: int  # site number of its self attention; the cross attention's is one more
 
@@ -39,14 +40,13 @@ def attention_blocks(names: Iterable[str]) -> list[TransformerBlock]:
     """
     found = {}
     for name in names:
-        match = _BLOCK.search(name)
-        if match and ".attn2." in name:
+        if match := _BLOCK.search(name):
             numbers = tuple(int(n) for n in re.findall(r"\d+", match["path"]))
-            index = int(match["index"])
-            block_name = name[: match.end() - 1].removeprefix("diffusion_model.")
-            found[(_ORDER[match["stage"]], numbers, index)] = block_name
+            found[(_ORDER[match["stage"]], numbers, int(match["index"]))] = match["name"]
     if not found:
-        raise DynamicIDError("This model has no cross-attention blocks that DynamicID knows (it is made for Stable Diffusion 1.5).")
+        raise DynamicIDError(
+            "This model has no cross-attention blocks that DynamicID knows. Use a Stable Diffusion 1.5 model."
+        )
     stages = ("input", "output", "middle")
     return [
         TransformerBlock(found[key], stages[key[0]], 0 if key[0] == 2 else key[1][0], key[2], 2 * site)

@@ -23,24 +23,30 @@ def check_clip_width(encoder: FaceEncoder, clip_tokens: Tensor) -> None:
         )
 
 
-def encode_tokens(encoder: FaceEncoder, identities: Tensor, clip_tokens: Tensor, null_clip_tokens: Tensor) -> tuple[Tensor, Tensor]:
+def encode_tokens(
+    encoder: FaceEncoder, identities: Tensor, clip_tokens: Tensor, null_clip_tokens: Tensor
+) -> tuple[Tensor, Tensor]:
     """Face tokens of K photos and the null tokens, in one pass.
 
     ``identities`` [K, 512] (zeros where no face was found), ``clip_tokens`` [K, 257, 1280]: hidden states before CLIP's
-    last layer; ``null_clip_tokens`` [1, 257, 1280]: the same of a picture that is zero after normalisation.
+    last layer; ``null_clip_tokens`` [1, 257, 1280]: the same of a picture that is zero after normalisation. They must
+    be on the device and in the dtype that ``encoder`` (a FaceEncoder, or what a host wraps around one) runs in.
     Returns [K, T, 768] and [1, T, 768], float32 on the CPU.
     """
     check_clip_width(encoder, clip_tokens)
-    weight = encoder.norm.weight
     null_identity = torch.zeros_like(identities[:1])
     identities, clip_tokens = torch.cat((identities, null_identity)), torch.cat((clip_tokens, null_clip_tokens))
     with torch.no_grad():
-        tokens = encoder(identities.to(weight), clip_tokens.to(weight)).float().cpu()
+        tokens = encoder(identities.to(clip_tokens), clip_tokens).float().cpu()
     return tokens[:-1], tokens[-1:]
 
 
 def average_faces(faces: Sequence[Face]) -> Face:
-    """Several photos of one person -> one face: mean tokens, mean identity (of length 1), the rest from the first photo."""
+    """Several photos of one person -> one face: mean tokens, mean identity (of length 1).
+
+    The rest comes from the first photo in which a face was found. Raises DynamicIDError for faces that do not match.
+    """
+    _check_alike(faces)
     known = [face.identity for face in faces if face.identity is not None]
     identity = torch.nn.functional.normalize(torch.stack(known).mean(0), dim=0) if known else None
     tokens = torch.cat([face.tokens for face in faces]).mean(0, keepdim=True)
@@ -48,13 +54,30 @@ def average_faces(faces: Sequence[Face]) -> Face:
     return dataclasses.replace(first, tokens=tokens, identity=identity)
 
 
-def _shares(weights: Sequence[float], count: int) -> Tensor:
+def parse_weights(text: str) -> list[float]:
+    """Numbers out of a text such as ``1, 0.5``. Raises DynamicIDError for anything else."""
+    try:
+        return [float(part) for part in text.replace(";", ",").split(",") if part.strip()]
+    except ValueError:
+        raise DynamicIDError(f"Weights {text!r} are no numbers; write one for each face, such as '1, 0.5'.") from None
+
+
+def _check_alike(faces: Sequence[Face]) -> None:
+    if not faces:
+        raise DynamicIDError("There are no faces to blend. Connect at least one.")
+    if len({face.encoder for face in faces}) > 1:
+        raise DynamicIDError("These faces were made by different face encoders. Encode them all with the same one.")
+    if len({(tuple(face.tokens.shape), face.mix) for face in faces}) > 1:
+        raise DynamicIDError("A face blended in attention cannot be blended with another. Blend all faces at once.")
+
+
+def _shares(weights: Sequence[float], count: int) -> list[float]:
     if len(weights) != count:
         raise DynamicIDError(f"There are {count} faces but {len(weights)} weights; give one weight for each face.")
-    shares = torch.tensor(weights, dtype=torch.float32)
-    if not torch.isfinite(shares).all() or (shares < 0).any() or shares.sum() <= 0:
+    total = sum(weights)
+    if not 0 < total < float("inf") or any(weight < 0 for weight in weights):
         raise DynamicIDError(f"Weights {list(weights)} do not add up to a blend; use numbers from 0 up, not all zero.")
-    return shares / shares.sum()
+    return [weight / total for weight in weights]
 
 
 def blend_faces(faces: Sequence[Face], weights: Sequence[float], mode: str = "tokens") -> Face:
@@ -64,12 +87,9 @@ def blend_faces(faces: Sequence[Face], weights: Sequence[float], mode: str = "to
     multiplied by its share of the weights and the others' by the rest, as published (*mix*).
     Raises DynamicIDError for weights that do not fit and faces of different encoders.
     """
-    if not faces:
-        raise DynamicIDError("There are no faces to blend. Connect at least one.")
+    _check_alike(faces)
     if mode not in BLEND_MODES:
         raise DynamicIDError(f"Blend mode {mode!r} is unknown; choose one of {', '.join(BLEND_MODES)}.")
-    if len({face.encoder for face in faces}) > 1:
-        raise DynamicIDError("These faces were made by different face encoders and cannot be blended. Encode them with one.")
     shares = _shares(weights, len(faces))
     first = faces[0]
     if len(faces) == 1:
@@ -81,11 +101,9 @@ def blend_faces(faces: Sequence[Face], weights: Sequence[float], mode: str = "to
     }
     if mode == "attention":
         if any(len(face.mix) > 1 for face in faces):
-            raise DynamicIDError("A face that was already blended in attention cannot be blended so again; blend all at once.")
-        mix = (float(shares[0]), *[float(1 - shares[0])] * (len(faces) - 1))
+            raise DynamicIDError("A face blended in attention cannot be blended so again. Blend all faces at once.")
+        mix = (shares[0], *[1 - shares[0]] * (len(faces) - 1))
         tokens, null = (torch.cat([getattr(f, n) for f in faces], dim=1) for n in ("tokens", "uncond_tokens"))
         return dataclasses.replace(first, tokens=tokens, uncond_tokens=null, mix=mix, **mixed)
-    if len({(tuple(face.tokens.shape), face.mix) for face in faces}) > 1:
-        raise DynamicIDError("A face blended in attention cannot be blended with another in tokens.")
     tokens = sum(s * face.tokens for s, face in zip(shares, faces, strict=True))
     return dataclasses.replace(first, tokens=tokens, **mixed)
