@@ -99,10 +99,11 @@ class DynamicIDPreviewCast(io.ComfyNode):
     @classmethod
     def execute(cls, cast: CastValue, width: int, height: int, image=None) -> io.NodeOutput:
         from ..dynamicid_core.drawing import draw_cast
-        from .pictures import preview, to_arrays, to_images
+        from .pictures import preview_of, to_arrays, to_images
 
         background = to_arrays(image)[0] if image is not None else None
-        return preview(cls, to_images([draw_cast(cast, width, height, background)]))
+        drawn = to_images([draw_cast(cast, width, height, background)])
+        return io.NodeOutput(drawn, ui=preview_of(cls, drawn))
 
 
 NODES = [DynamicIDPlaceFace, DynamicIDPlaceFaces, DynamicIDPreviewCast]

@@ -75,7 +75,7 @@ class DynamicIDEncodeFace(io.ComfyNode):
     ) -> io.NodeOutput:
         from ..dynamicid_core.encode import encode_photos
         from ..dynamicid_core.hosts import comfy as host
-        from .pictures import preview, to_arrays, to_images
+        from .pictures import preview_of, to_arrays, to_images
 
         encoded = encode_photos(
             to_arrays(image),
@@ -91,7 +91,8 @@ class DynamicIDEncodeFace(io.ComfyNode):
         )
         if encoded.message:
             logging.warning("Encode Face: %s", encoded.message)
-        return preview(cls, to_images(encoded.previews()), encoded.face)
+        drawn = to_images(encoded.previews())
+        return io.NodeOutput(encoded.face, drawn, ui=preview_of(cls, drawn))
 
 
 class DynamicIDSaveFace(io.ComfyNode):

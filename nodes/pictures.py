@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import comfy.model_management
 import numpy as np
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import ui
 
 from ..dynamicid_core.faces import to_rgb
 
@@ -24,6 +24,6 @@ def to_images(pictures: Sequence[np.ndarray]) -> torch.Tensor:
     return images.to(comfy.model_management.intermediate_device(), dtype)
 
 
-def preview(cls, images: torch.Tensor, *before) -> io.NodeOutput:
-    """A node's output with ``images`` last, shown in the node."""
-    return io.NodeOutput(*before, images, ui=ui.PreviewImage(images.float(), cls=cls))
+def preview_of(cls, images: torch.Tensor) -> ui.PreviewImage:
+    """IMAGE, to be shown in the node."""
+    return ui.PreviewImage(images.float(), cls=cls)

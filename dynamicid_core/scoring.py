@@ -1,0 +1,131 @@
+"""Whether the people of a cast are in a finished picture: ArcFace similarity, person by person.
+
+People and faces are matched so that the sum of similarities is largest (Hungarian method), so two people cannot claim
+one face. What is left over is a duplicate of somebody, or a bystander.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from .faces import DetectedFace, FaceDetector, draw_caption, order_faces
+from .types import Cast, DynamicIDError
+
+SAME_PERSON = 0.35  # cosine of two ArcFace embeddings above which they count as one person; strangers lie around 0
+
+
+@dataclass(frozen=True)
+class PersonScore:
+    """One person of the cast in one picture."""
+
+    name: str
+    face: int | None  # which of the picture's faces it is, from left to right; None: missing
+    similarity: float  # cosine, -1..1; 0 when missing
+    duplicates: tuple[int, ...] = ()  # other faces of the picture that show this person as well
+
+
+@dataclass(frozen=True)
+class PictureScore:
+    """A picture's faces, from left to right, and the people in them."""
+
+    faces: tuple[DetectedFace, ...]
+    people: tuple[PersonScore, ...]
+
+    @property
+    def worst(self) -> float:
+        """The similarity of the person who is worst off."""
+        return min(person.similarity for person in self.people)
+
+    @property
+    def bystanders(self) -> tuple[int, ...]:
+        """Faces that are nobody of the cast."""
+        known = {f for p in self.people for f in (p.face, *p.duplicates)}
+        return tuple(i for i in range(len(self.faces)) if i not in known)
+
+    def report(self) -> str:
+        """A line for each person, and what is odd."""
+        lines = []
+        for person in self.people:
+            if person.face is None:
+                lines.append(f"{person.name}: missing")
+                continue
+            verdict = "" if person.similarity >= SAME_PERSON else " (not recognisable)"
+            lines.append(f"{person.name}: face {person.face}, similarity {person.similarity:.2f}{verdict}")
+            lines += [f"{person.name}: duplicate in face {face}" for face in person.duplicates]
+        lines += [f"face {face}: nobody of the cast" for face in self.bystanders]
+        return "\n".join(lines)
+
+
+def person_names(cast: Cast) -> list[str]:
+    """What reports call the people: their place in the cast and their face's name."""
+    return [f"{i} {person.face.name}".strip() for i, person in enumerate(cast.people, 1)]
+
+
+def score_picture(cast: Cast, faces: Sequence[DetectedFace], size: tuple[int, int]) -> PictureScore:
+    """Match the people of a cast with the faces found in a picture of ``size`` (height, width).
+
+    Raises DynamicIDError for an empty cast and for people without an identity to compare with.
+    """
+    if not cast.people:
+        raise DynamicIDError("The cast is empty. Place at least one face.")
+    names = person_names(cast)
+    unknown = [name for name, person in zip(names, cast.people, strict=True) if person.face.identity is None]
+    if unknown:
+        raise DynamicIDError(
+            f"No identity is known of {', '.join(unknown)}: the face was encoded without a face detector. "
+            "Encode the photo again with Load Face Analysis connected."
+        )
+    faces = order_faces([face for face in faces if face.identity is not None], "left-right", size)
+    people = torch.stack([person.face.identity for person in cast.people]).numpy()  # [P, 512]
+    found = np.stack([face.identity for face in faces]) if faces else np.zeros((0, people.shape[1]), np.float32)
+    similarity = people @ found.T  # [P, faces]
+    return PictureScore(tuple(faces), _match(names, similarity))
+
+
+def _match(names: Sequence[str], similarity: np.ndarray) -> tuple[PersonScore, ...]:
+    from scipy.optimize import linear_sum_assignment
+
+    person_of = dict(zip(*(index.tolist() for index in reversed(linear_sum_assignment(-similarity))), strict=True))
+    face_of = {person: face for face, person in person_of.items()}
+    scores = []
+    for i, name in enumerate(names):
+        if i not in face_of:
+            scores.append(PersonScore(name, None, 0.0))
+            continue
+        extra = [
+            face
+            for face in range(similarity.shape[1])
+            if face not in person_of and similarity[i, face] >= SAME_PERSON and similarity[:, face].argmax() == i
+        ]
+        scores.append(PersonScore(name, face_of[i], float(similarity[i, face_of[i]]), tuple(extra)))
+    return tuple(scores)
+
+
+def score_image(cast: Cast, image: np.ndarray, detector: FaceDetector) -> PictureScore:
+    """Find and score the faces of a picture, uint8 RGB [h, w, 3]."""
+    return score_picture(cast, detector.detect(image), image.shape[:2])
+
+
+def draw_scores(image: np.ndarray, score: PictureScore) -> np.ndarray:
+    """A copy of the picture with every face boxed and named: green recognised, orange not, red duplicates, grey others."""
+    picture = Image.fromarray(image)
+    draw = ImageDraw.Draw(picture)
+    labels: dict[int, tuple[str, str]] = {i: ("bystander", "#c0c0c0") for i in score.bystanders}
+    for person in score.people:
+        if person.face is not None:
+            color = "#40e060" if person.similarity >= SAME_PERSON else "#ffa030"
+            labels[person.face] = (f"{person.name}  {person.similarity:.2f}", color)
+        labels |= {face: (f"{person.name} again", "#ff5050") for face in person.duplicates}
+    line = max(2, round(min(image.shape[:2]) / 250))
+    for i, (text, color) in labels.items():
+        draw.rectangle(tuple(score.faces[i].box), outline=color, width=line)
+        draw_caption(draw, [text], score.faces[i].box, color, image.shape[:2])
+    missing = [person.name for person in score.people if person.face is None]
+    if missing:
+        draw_caption(draw, [f"missing: {', '.join(missing)}"], (0, 0, 0, 0), "#ff5050", image.shape[:2])
+    return np.asarray(picture)
