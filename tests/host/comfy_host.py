@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PACK = "comfyui-dynamicid"  # the folder in custom_nodes
 OPTIONS = ["--cpu", "--use-pytorch-cross-attention", "--disable-api-nodes", "--database-url", "sqlite:///:memory:"]
 CHECKPOINT = "Realistic_Vision_V6.0_NV_B1_fp16.safetensors"
-CAPTURE = "DynamicIDTestCapture"  # class name of the node that hands values to the test
+CAPTURE = "TestCapture"  # class name of the node that hands values to the test
 
 
 class HostError(RuntimeError):

@@ -22,7 +22,7 @@ def loaded(core_host: Host) -> tuple:
         return (*core_host.load_model(), log)
 
 
-def graph(positive: str = PROMPT, seed: int = 1, size: int = 96, steps: int = 20, sampler: str = "dpmpp_2m") -> dict:
+def graph(positive: str = PROMPT, seed: int = 1, size: int = 64, steps: int = 20, sampler: str = "dpmpp_2m") -> dict:
     """Text to picture in API format; node 5 samples, 6 decodes, 7 saves."""
     nodes = {
         "1": ("CheckpointLoaderSimple", {"ckpt_name": CHECKPOINT}),
