@@ -288,13 +288,14 @@ def test_encoder_hash_is_that_of_the_files_projection_weights():
     assert load_saa(tensors).encoder_hash != digest.hexdigest()
 
 
-def test_large_safetensors_are_mapped_not_read(tmp_path):
-    save_file(published.small_saa(), tmp_path / "saa.safetensors")
-    path = str(tmp_path / "saa.safetensors")
+@pytest.mark.parametrize("name", ["saa.safetensors", "SAA.bin"])
+def test_files_are_mapped_not_read(tmp_path, name):
+    path = tmp_path / name
+    _whole_file(str(path))
     loaded = load_saa(path)
     maps = Path("/proc/self/maps")
     if maps.exists():  # only Linux lists them
-        assert path in maps.read_text()
+        assert str(path) in maps.read_text()
     assert torch.equal(loaded.saa[0].to_q_lora.up.weight, published.small_saa()["SAA_module.0.to_q_lora.up.weight"])
 
 
