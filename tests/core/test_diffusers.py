@@ -1,0 +1,394 @@
+"""DynamicID on diffusers: the published values through a whole UNet, and everything that a pipeline may do."""
+
+from __future__ import annotations
+
+import copy
+import gc
+
+import pytest
+import recipe
+import torch
+from test_attention import CASES
+
+from dynamicid_core.checkpoints import load_saa
+from dynamicid_core.gate_maps import GateRecorder
+from dynamicid_core.networks.saa import SAAModule, SiteSizes
+from dynamicid_core.standins import pipeline as standins
+from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region, SAAOptions
+
+diffusers = pytest.importorskip("diffusers")
+host = pytest.importorskip("dynamicid_core.hosts.diffusers")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Small tensors: several threads cost more than they bring."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def face(name: str, tokens: int = 4) -> Face:
+    return Face(recipe.tensor(name, (1, tokens, 768)), recipe.tensor(f"{name}/null", (1, tokens, 768)), "test", name=name)
+
+
+def two_people() -> Cast:
+    left, right = Region(box=(0.0, 0.0, 1.0, 0.5)), Region(box=(0.0, 0.5, 1.0, 1.0))
+    return Cast((Person(face("anna"), left), Person(face("ben"), right, weight=0.8)))
+
+
+# --- the published values -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def full_unet():
+    """The UNet of SD1.5 with the recipe's weights; 3.4 GB, so it is gone after these tests."""
+    torch.set_num_threads(2)
+    with torch.device("meta"):
+        unet = diffusers.UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+    unet.load_state_dict({k[5:]: v for k, v in recipe.state_dict(unet, "unet.").items()}, assign=True)
+    yield unet.eval().requires_grad_(False)
+    del unet
+    gc.collect()
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def published_saa():
+    widths = (320, 320, 640, 640, 1280, 1280, *(1280,) * 3, *(640,) * 3, *(320,) * 3, 1280)
+    with torch.device("meta"):
+        module = SAAModule(tuple(SiteSizes(w, 128, context) for w in widths for context in (None, 768)))
+    module.load_state_dict({k[11:]: v for k, v in recipe.state_dict(module, "SAA_module.").items()}, assign=True)
+    return module.requires_grad_(False)
+
+
+def published_cast(people: int, boxes) -> Cast:
+    tokens = recipe.tensor("id_tokens", (2, 4 * people, 768))
+    return Cast(
+        tuple(
+            Person(Face(tokens[1:, 4 * i : 4 * i + 4], tokens[:1, 4 * i : 4 * i + 4], "test"), Region(box=box))
+            for i, box in enumerate(boxes)
+        )
+    )
+
+
+def predict(unet) -> torch.Tensor:
+    latent, text = recipe.tensor("latent32x32", (2, 4, 32, 32)), recipe.tensor("text", (2, 77, 768))
+    with torch.no_grad():
+        return unet(latent, torch.tensor(501), encoder_hidden_states=text).sample
+
+
+def error_of(unet, saa, name: str, lora: str, threshold: float) -> float:
+    _, _, boxes, strength, _, _ = CASES[name]
+    # The reference has the boost on at timestep 501, the middle of the schedule.
+    options = SAAOptions(layout_strength=strength, layout_end=0.6, gate_threshold=threshold)
+    fused = host.FusedLoRA(unet, saa, 1.0) if lora == "fused" else None
+    attached = host.attach(unet, saa, published_cast(len(boxes), boxes), options, guided=lambda: True, lora=lora)
+    out = predict(unet)
+    attached.remove()
+    if fused:
+        fused.remove()
+    return float((out - recipe.reference("unet")[name]).abs().max())
+
+
+@pytest.mark.parametrize("name, lora", [("single", "fused"), ("pair", "fused"), ("pair", "apart")])
+def test_published_values_of_the_whole_unet(full_unet, published_saa, name, lora):
+    """In ``single`` the gate of one query lies 2e-7 from the threshold, so rounding decides on which side; a threshold
+    moved by 1e-6 puts it on the other."""
+    thresholds = (0.3, 0.3 + 1e-6, 0.3 - 1e-6) if name == "single" else (0.3,)
+    errors = []
+    while not errors or errors[-1] > 2e-4 and len(errors) < len(thresholds):
+        errors.append(error_of(full_unet, published_saa, name, lora, thresholds[len(errors)]))
+    assert errors[-1] < 2e-4, errors
+
+
+def test_published_values_without_faces(full_unet):
+    """After the tests above: what they left behind is the plain UNet."""
+    torch.testing.assert_close(predict(full_unet), recipe.reference("unet")["base_32x32"], atol=2e-4, rtol=0)
+
+
+# --- a small pipeline ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A pipeline with stand-in weights and what belongs to it."""
+    return host.DynamicID(standins.make_pipeline(), load_saa(standins.saa_tensors()))
+
+
+@pytest.fixture
+def did(small):
+    """The small pipeline, with its own scheduler and without faces before and after each test."""
+    scheduler = small.pipe.scheduler
+    yield small
+    small.remove()
+    small.pipe.scheduler = scheduler
+    assert {type(p).__name__ for p in small.pipe.unet.attn_processors.values()} == {"AttnProcessor2_0"}
+
+
+def sample(pipe, prompt="two people", steps=3, cfg=5.0, size=(64, 64), seed=1, **more) -> torch.Tensor:
+    """Latents [B, 4, h, w] of one run."""
+    height, width = size
+    return pipe(
+        prompt, height=height, width=width, num_inference_steps=steps, guidance_scale=cfg, output_type="latent",
+        generator=torch.Generator().manual_seed(seed), **more,
+    ).images  # fmt: skip
+
+
+def test_faces_act_and_removal_restores_every_bit(did):
+    before = {k: v.clone() for k, v in did.pipe.unet.state_dict().items()}
+    processors = did.pipe.unet.attn_processors
+    plain = sample(did.pipe)
+    with did.apply(two_people()):
+        first, second = sample(did.pipe), sample(did.pipe)
+        assert {type(p) for p in did.pipe.unet.attn_processors.values()} == {host.FaceProcessor}
+        assert before.keys() == did.pipe.unet.state_dict().keys()  # faces are no part of a saved UNet
+    assert torch.equal(first, second)
+    assert not torch.allclose(first, plain, atol=1e-2)
+    assert all(torch.equal(before[k], v) for k, v in did.pipe.unet.state_dict().items())
+    assert did.pipe.unet.attn_processors == processors
+    assert torch.equal(sample(did.pipe), plain)
+
+
+def test_a_person_acts_where_its_region_is(did):
+    """At the first cross attention, another weight for the person on the right changes the right half alone."""
+    anna, ben = two_people().people
+    seen = []
+    layer = did.pipe.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2
+    handle = layer.register_forward_hook(lambda module, args, out: seen.append(out.unflatten(1, (8, 8))))
+    for weight in (1.0, 2.0):
+        did.apply(Cast((anna, Person(ben.face, ben.region, weight))))
+        sample(did.pipe, steps=1)
+    handle.remove()
+    changed = (seen[0] - seen[1]).abs().amax(-1)  # [2, h, w]
+    assert (changed[:, :, :4] == 0).all()
+    assert (changed[:, :, 4:] > 0).float().mean() > 0.5
+
+
+def test_casts_replace_one_another_without_traces(did):
+    first = sample(did.apply(two_people()).pipe)
+    weights = next(iter(did._fused._originals))[0]
+    address, fused = weights.data_ptr(), weights.clone()
+    sample(did.apply(Cast((Person(face("dora")),))).pipe)
+    assert weights.data_ptr() == address and torch.equal(weights, fused)  # the LoRA stays in
+    assert torch.equal(sample(did.apply(two_people()).pipe), first)
+    assert not torch.equal(sample(did.apply(two_people(), SAAOptions(lora_strength=0.5)).pipe), first)
+    assert torch.equal(sample(did.apply(two_people()).pipe), first)
+
+
+def test_lora_apart_equals_lora_fused(did):
+    fused = sample(did.apply(two_people()).pipe)
+    weights = {k: v.clone() for k, v in did.pipe.unet.state_dict().items()}
+    did.remove()
+    apart = sample(did.apply(two_people(), lora="apart").pipe)
+    torch.testing.assert_close(apart, fused, atol=5e-3, rtol=0)
+    unchanged = did.pipe.unet.state_dict()
+    changed = [k for k, v in weights.items() if not torch.equal(unchanged[k], v)]
+    assert len(changed) == 128 and all("attn" in k for k in changed)
+
+
+def test_a_weight_of_zero_leaves_the_lora_alone(did):
+    nobody = sample(did.apply(two_people(), SAAOptions(weight=0.0)).pipe)
+    did.remove()
+    fused = host.FusedLoRA(did.pipe.unet, did.saa.saa, 1.0)
+    torch.testing.assert_close(nobody, sample(did.pipe), atol=1e-4, rtol=0)
+    fused.remove()
+
+
+SCHEDULERS = {
+    "ddim": ("DDIMScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler karras": ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
+    "dpm++ 2m": ("DPMSolverMultistepScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "kdpm2 ancestral": ("KDPM2AncestralDiscreteScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_schedulers(did, name):
+    kind, settings = SCHEDULERS[name]
+    did.pipe.scheduler = getattr(diffusers, kind).from_config(did.pipe.scheduler.config, **settings)
+    plain = sample(did.pipe, steps=4)
+    first = sample(did.apply(two_people()).pipe, steps=4)
+    assert torch.isfinite(first).all()
+    assert not torch.allclose(first, plain, atol=1e-2)
+    assert torch.equal(sample(did.pipe, steps=4), first)
+
+
+def steps_of(did, options, steps=50, **settings):
+    """The steps of a run, as (timestep, whether the boost acts, strength), from the UNet's real calls."""
+    calls = []
+    did.apply(two_people(), options)
+    hook = did._attachment.hook
+    original = hook.step
+
+    def spy(latent, timestep):
+        step = original(latent, timestep)
+        calls.append((float(timestep), float(step.boost[0]), float(step.strength[0])))
+        return step
+
+    hook.step = spy
+    sample(did.pipe, steps=steps, **settings)
+    return calls
+
+
+def test_published_layout_boost_lasts_twelve_of_fifty_ddim_steps(did):
+    for spacing in ("leading", "trailing", "linspace"):
+        did.pipe.scheduler = diffusers.DDIMScheduler.from_config(did.pipe.scheduler.config, timestep_spacing=spacing)
+        boosts = [boost for _, boost, _ in steps_of(did, SAAOptions(), size=(16, 16))]
+        assert boosts == [1.0] * 12 + [0.0] * 38, spacing
+
+
+def test_boost_follows_the_timestep_not_the_count_of_calls(did):
+    """Heun calls the UNet twice a step, at one timestep."""
+    did.pipe.scheduler = diffusers.HeunDiscreteScheduler.from_config(did.pipe.scheduler.config)
+    calls = steps_of(did, SAAOptions(layout_end=0.5), steps=6, size=(16, 16))
+    assert len(calls) == 11
+    assert all(boost == (time > 499.5) for time, boost, _ in calls)
+    assert {boost for _, boost, _ in calls} == {0.0, 1.0}
+
+
+def test_faces_act_between_start_and_end(did):
+    calls = steps_of(did, SAAOptions(start_at=0.2, end_at=0.6, weight=0.7), steps=20, size=(16, 16))
+    for time, _, strength in calls:
+        assert strength == pytest.approx(0.7 if 0.4 * 999 <= time <= 0.8 * 999 else 0.0)
+    assert len({strength for _, _, strength in calls}) == 2
+
+
+def test_without_guidance_all_rows_see_faces(did):
+    """The row that is conditional under guidance and a row without guidance are predicted alike."""
+    unet, embeds = did.pipe.unet, torch.randn(2, 77, 768, generator=torch.Generator().manual_seed(3))
+    latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        did.apply(two_people(), guided=True)
+        both = unet(latent.expand(2, -1, -1, -1), 700, encoder_hidden_states=embeds).sample
+        did.apply(two_people(), guided=False)
+        alone = unet(latent, 700, encoder_hidden_states=embeds[1:]).sample
+        wrong = unet(latent, 700, encoder_hidden_states=embeds[:1]).sample
+    torch.testing.assert_close(alone, both[1:], atol=1e-5, rtol=0)
+    assert not torch.allclose(wrong, both[:1], atol=1e-3)  # that row saw null tokens
+    assert torch.isfinite(sample(did.apply(two_people()).pipe, cfg=1.0)).all()
+
+
+def test_odd_rows_under_guidance_are_refused(did):
+    did.apply(two_people(), guided=True)
+    with pytest.raises(DynamicIDError, match="3 rows"):
+        did.pipe.unet(torch.zeros(3, 4, 8, 8), 500, encoder_hidden_states=torch.zeros(3, 77, 768))
+
+
+def test_several_pictures_are_each_as_if_alone(did):
+    did.apply(two_people())
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    latents = torch.cat([torch.randn(1, 4, 8, 8, generator=g) for g in generators])
+    alone = torch.cat([sample(did.pipe, latents=latent[None]) for latent in latents])
+    together = sample(did.pipe, num_images_per_prompt=2, latents=latents)
+    prompts = sample(did.pipe, prompt=["two people", "two people"], latents=latents)
+    torch.testing.assert_close(together, alone, atol=1e-3, rtol=0)
+    torch.testing.assert_close(prompts, alone, atol=1e-3, rtol=0)
+
+
+def test_masks_with_frames_give_each_picture_its_own_regions(did):
+    left, right = torch.zeros(2, 1, 8, 8).unbind()
+    left[:, :, :4], right[:, :, 4:] = 1, 1
+    frames, swapped = torch.cat((left, right)), torch.cat((right, left))
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7)).expand(2, -1, -1, -1)
+
+    def run(one, two, latents):
+        cast = Cast((Person(face("anna"), Region(mask=one)), Person(face("ben"), Region(mask=two))))
+        return sample(did.apply(cast).pipe, num_images_per_prompt=len(latents), latents=latents.clone())
+
+    together = run(frames, swapped, latents)
+    torch.testing.assert_close(together[:1], run(left, right, latents[:1]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(together[1:], run(right, left, latents[:1]), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(264, 200), (8, 8), (8, 72), (136, 24)])
+def test_any_size_in_steps_of_8_px(did, size):
+    out = sample(did.apply(two_people()).pipe, size=size, steps=2)
+    assert out.shape[-2:] == (size[0] // 8, size[1] // 8) and torch.isfinite(out).all()
+
+
+def test_halvings_are_the_unets_own_sizes():
+    """What the convolutions with stride 2 make of any size; equal numbers of cells mean equal sizes."""
+    for height in range(1, 40):
+        for width in (1, 2, 3, 7, 33, 64):
+            sizes = host.halvings(height, width, 4)
+            x = torch.zeros(1, 1, height, width)
+            for size in sizes:
+                assert tuple(x.shape[-2:]) == size
+                x = torch.nn.functional.conv2d(x, torch.zeros(1, 1, 3, 3), stride=2, padding=1)
+            assert len({h * w for h, w in sizes}) == len(set(sizes))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(did, dtype):
+    pipe = copy.deepcopy(did.pipe).to(dtype)
+    half = host.DynamicID(pipe, did.saa)
+    before = {k: v.clone() for k, v in pipe.unet.state_dict().items()}
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(8))
+    out = sample(half.apply(two_people()).pipe, steps=2, latents=latents.to(dtype))
+    assert out.dtype == dtype and torch.isfinite(out).all()
+    full = sample(did.apply(two_people()).pipe, steps=2, latents=latents)
+    assert (out - full).abs().mean() < 0.05 * full.abs().mean()
+    half.remove()
+    assert all(torch.equal(before[k], v) for k, v in pipe.unet.state_dict().items())
+
+
+def test_faces_follow_the_unet_to_another_dtype(did):
+    pipe = copy.deepcopy(did.pipe)
+    moved = host.DynamicID(pipe, did.saa).apply(two_people())
+    assert torch.isfinite(sample(moved.pipe.to(torch.bfloat16))).all()
+
+
+def test_autocast(did):
+    did.apply(two_people())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.isfinite(sample(did.pipe, steps=2)).all()
+
+
+def test_model_offload_before_and_after(did):
+    """accelerate's hooks on the CPU: what they move and wrap is what they do on a GPU."""
+    expected = sample(did.apply(two_people()).pipe)
+    did.remove()
+    from accelerate import cpu_offload_with_hook
+
+    for order in ("offload first", "apply first"):
+        pipe = copy.deepcopy(did.pipe)
+        other = host.DynamicID(pipe, did.saa)
+        if order == "apply first":
+            other.apply(two_people())
+        cpu_offload_with_hook(pipe.unet, torch.device("cpu"))
+        torch.testing.assert_close(sample(other.apply(two_people()).pipe), expected, atol=1e-5, rtol=0)
+        other.remove()
+
+
+@pytest.mark.parametrize(
+    "how, backend",
+    [("wrapped before", "eager"), ("wrapped after", "aot_eager"), ("in place", "eager"), ("blocks", "eager")],
+)
+def test_torch_compile(did, how, backend):
+    """Compiled as a whole graph, before or after the faces are applied; another cast and removal then take effect."""
+    torch._dynamo.reset()
+    pipe = copy.deepcopy(did.pipe)
+    plain, expected = sample(did.pipe, steps=2), sample(did.apply(two_people()).pipe, steps=2)
+    alone = Cast((Person(face("dora")),))
+    expected_alone = sample(did.apply(alone).pipe, steps=2)
+    compiled = host.DynamicID(pipe, did.saa)
+    if how == "wrapped after":
+        compiled.apply(two_people())
+    if how == "in place":
+        pipe.unet.compile(backend=backend, fullgraph=True)
+    elif how == "blocks":
+        pipe.unet.compile_repeated_blocks(backend=backend, fullgraph=True)
+    else:
+        pipe.unet = torch.compile(pipe.unet, backend=backend, fullgraph=True)
+    if how == "wrapped before":
+        torch.testing.assert_close(sample(pipe, steps=2), plain, atol=1e-4, rtol=0)
+    torch.testing.assert_close(sample(compiled.apply(two_people()).pipe, steps=2), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(sample(compiled.apply(alone).pipe, steps=2), expected_alone, atol=1e-3, rtol=0)
+    compiled.remove()
+    torch.testing.assert_close(sample(pipe, steps=2), plain, atol=1e-4, rtol=0)
+    torch._dynamo.reset()
