@@ -250,23 +250,6 @@ def pick_face(faces: Sequence[DetectedFace], order: str, index: int, size: tuple
     return ordered[index]
 
 
-def find_faces(
-    photos: Sequence[np.ndarray], detector: FaceDetector, order: str = "large-small", index: int = 0
-) -> list[DetectedFace | None]:
-    """The chosen face of each photo of a person; None where a photo shows no face (see ``on_no_face``).
-
-    Raises DynamicIDError, with the photo's number, if a photo shows faces but not so many.
-    """
-    found = []
-    for number, photo in enumerate(photos, 1):
-        faces = detector.detect(photo)
-        try:
-            found.append(pick_face(faces, order, index, photo.shape[:2]) if faces else None)
-        except DynamicIDError as error:
-            raise DynamicIDError(f"Photo {number}: {error}") from None
-    return found
-
-
 def on_no_face(found: Sequence[DetectedFace | None], policy: str = "error") -> tuple[list[int], str]:
     """Which photos to encode, by place in ``found``, and a note for the user ("" if every photo shows a face).
 
@@ -496,7 +479,7 @@ def quality(image: np.ndarray, face: DetectedFace) -> list[str]:
     return hints
 
 
-def _caption(
+def draw_caption(
     draw: ImageDraw.ImageDraw, lines: list[str], box: Sequence[float], color: str, size: tuple[int, int]
 ) -> None:
     """Lines of text on a dark plate, under the box, or above it or inside where there is no room."""
@@ -541,5 +524,5 @@ def draw_faces(image: np.ndarray, faces: Sequence[DetectedFace], chosen: int | N
             for x, y in faces[i].landmarks:
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colors[i])
     for i in order:  # over all boxes
-        _caption(draw, _face_lines(image, faces[i], i, i == chosen), faces[i].box, colors[i], size)
+        draw_caption(draw, _face_lines(image, faces[i], i, i == chosen), faces[i].box, colors[i], size)
     return np.asarray(picture)

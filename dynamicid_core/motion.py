@@ -62,7 +62,7 @@ BROW_ENDS = ((43, 50), (101, 102))  # outer, inner
 EVIDENCE = {
     "happy": (("corners", 0.05, 0.04), ("width", 0.75, 0.2)),
     "surprise": (("gap", 0.22, 0.12), ("raise", 0.36, 0.06), ("corners", 0.06, -0.06)),
-    "sad": (("corners", -0.045, -0.04), ("slope", 0.08, 0.05)),
+    "sad": (("corners", -0.045, -0.04), ("slope", 0.08, 0.05), ("gap", 0.12, -0.08)),
     "anger": (("slope", -0.07, -0.05), ("raise", 0.30, -0.06), ("corners", 0.04, -0.06)),
     "disgust": (("lip", 0.17, -0.05), ("raise", 0.26, -0.05), ("corners", 0.04, -0.06)),
     "fear": (("slope", 0.13, 0.05), ("lids", 0.36, 0.08), ("gap", 0.05, 0.08), ("corners", 0.04, -0.06)),
@@ -72,7 +72,7 @@ EVIDENCE = {
 def expression_measures(landmarks: np.ndarray | Tensor) -> dict[str, float]:
     """Geometry of mouth, brows and eyes, in eye distances, after turning the eyes level; larger values mean:
 
-    ``corners``: corners of the mouth above the middle of the lips; ``width``: mouth wide; ``gap``: lips apart;
+    ``corners``: corners of the mouth above the middle of the closed lips; ``width``: mouth wide; ``gap``: lips apart;
     ``lip``: upper lip far from the nose; ``raise``: brows far above the eyes; ``slope``: inner ends of the brows above
     the outer ones; ``lids``: eyes open (in widths of an eye).
     """
@@ -86,14 +86,16 @@ def expression_measures(landmarks: np.ndarray | Tensor) -> dict[str, float]:
     p = (points - (left + right) / 2) @ np.stack((axis, (-axis[1], axis[0])), axis=1) / distance**2
     x, y = p[:, 0], p[:, 1]
     eye_y = [y[list(eye)].mean() for eye in EYES]
+    gap = y[60] - y[62]
     return {
-        "corners": (y[71] + y[53]) / 2 - (y[52] + y[61]) / 2,
-        "width": x[61] - x[52],
-        "gap": y[60] - y[62],
-        "lip": y[71] - y[80],
+        "corners": float((y[71] + y[53] - gap) / 2 - (y[52] + y[61]) / 2),
+        "width": float(x[61] - x[52]),
+        "gap": float(gap),
+        "lip": float(y[71] - y[80]),
         "raise": float(np.mean([eye - y[list(brow)].mean() for eye, brow in zip(eye_y, BROWS, strict=True)])),
         "slope": float(np.mean([y[outer] - y[inner] for outer, inner in BROW_ENDS])),
-        "lids": float(((y[33] - y[40]) / (x[39] - x[35]) + (y[87] - y[94]) / (x[93] - x[89])) / 2),
+        # seen from the side, an eye may have no width
+        "lids": float(((y[33] - y[40]) / max(x[39] - x[35], 0.1) + (y[87] - y[94]) / max(x[93] - x[89], 0.1)) / 2),
     }
 
 
@@ -186,7 +188,7 @@ def motion_features(keypoint_encoder: torch.nn.Module, landmarks: Tensor | np.nd
 def _strengths(strength: float | Sequence[float], count: int) -> list[float]:
     strengths = [float(strength)] * count if isinstance(strength, (int, float)) else [float(s) for s in strength]
     if len(strengths) != count:
-        raise DynamicIDError(f"There are {count} target prompts but {len(strengths)} strengths; give one or {count}.")
+        raise DynamicIDError(f"There are {count} target prompts but {len(strengths)} strengths.")
     for value in strengths:
         if not 0 <= value <= MAX_STRENGTH:
             raise DynamicIDError(f"Strength is {value}; use 0 (as in the photo) to {MAX_STRENGTH:g} (exaggerated).")
