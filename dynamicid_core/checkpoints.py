@@ -175,8 +175,8 @@ def _keypoint_sizes(part: _Part) -> KeypointEncoderSizes:
 def _build(part: _Part, build, sizes, operations, assign: bool) -> nn.Module:
     """Build without memory for weights of its own, then take over the file's tensors (``assign``) or copy them."""
     with torch.device("meta"):
+        part.check(build(sizes(part), operations=nn))  # a host's own layers may have no weights before they are loaded
         module = build(sizes(part), operations=operations).requires_grad_(False).eval()
-    part.check(module)
     if not assign:
         module = module.to_empty(device="cpu")
     module.load_state_dict(part.tensors, assign=assign)

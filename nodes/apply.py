@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..dynamicid_core.drawing import draw_gate_maps
+from ..dynamicid_core.gate_maps import LAYERS, GateRecorder
 from ..dynamicid_core.types import SAAOptions
+from .running import is_running
 from .sockets import CATEGORY, Cast, DynamicID
 
 DEFAULTS = SAAOptions()
@@ -72,13 +75,61 @@ class DynamicIDApply(io.ComfyNode):
                 ),
             ],
             outputs=[io.Model.Output(display_name="model")],
+            hidden=[io.Hidden.prompt],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs) -> bool:
+        # Only with Preview Activation in the graph is anything recorded, so putting it in means sampling again.
+        return is_running(DynamicIDGateMaps)
 
     @classmethod
     def execute(cls, model, dynamicid, cast, **options) -> io.NodeOutput:
         from ..dynamicid_core.hosts import comfy as host
 
-        return io.NodeOutput(host.apply_faces(model, dynamicid, cast, SAAOptions(**options)))
+        recorder = GateRecorder() if is_running(DynamicIDGateMaps, cls.hidden.prompt) else None
+        return io.NodeOutput(host.apply_faces(model, dynamicid, cast, SAAOptions(**options), recorder))
 
 
-NODES = [DynamicIDApply]
+class DynamicIDGateMaps(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DynamicIDGateMaps",
+            display_name="Preview Activation",
+            category=CATEGORY,
+            description="Shows where each person's identity went while sampling, and where identity went at all.",
+            search_aliases=["gate maps", "attention maps", "heatmap", "where is the face"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="The model that comes out of Apply DynamicID and that was sampled with."
+                ),
+                io.Latent.Input("samples", tooltip="What the sampler made with it, so that this node comes after it."),
+                io.Combo.Input(
+                    "layers",
+                    options=list(LAYERS),
+                    default="all",
+                    tooltip="Which layers of the model: 'fine' has the largest grid, 'coarse' the smallest.",
+                ),
+                fraction("start_at", 0.0, "First step that counts: 0 is the start of sampling."),
+                fraction("end_at", 1.0, "Last step that counts: 1 is the end."),
+            ],
+            outputs=[io.Image.Output(display_name="maps", tooltip="A map for each person, then the gate of all.")],
+        )
+
+    @classmethod
+    def execute(cls, model, samples, layers="all", start_at=0.0, end_at=1.0) -> io.NodeOutput:
+        from ..dynamicid_core.hosts import comfy as host
+        from .pictures import preview_of, to_images
+
+        height, width = (8 * cells for cells in samples["samples"].shape[-2:])
+        pictures = []
+        for cast, maps in host.gate_maps(model, height, width, layers=layers, start_at=start_at, end_at=end_at):
+            names = [person.face.name for person in cast.people]
+            pictures += [picture for people in maps for picture in draw_gate_maps(people, names)]
+        drawn = to_images(pictures)
+        return io.NodeOutput(drawn, ui=preview_of(cls, drawn))
+
+
+NODES = [DynamicIDApply, DynamicIDGateMaps]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 from comfy_api.latest import io
@@ -11,7 +10,7 @@ from ..dynamicid_core.faces import ON_NO_FACE, ORDERS
 from ..dynamicid_core.files import load_face, save_face
 from ..dynamicid_core.types import DynamicIDError
 from .folders import face_files, face_path, new_face_path
-from .progress import steps
+from .progress import steps, warn
 from .sockets import CATEGORY, DynamicID, Face, FaceAnalysis
 
 
@@ -90,7 +89,7 @@ class DynamicIDEncodeFace(io.ComfyNode):
             progress=steps,
         )
         if encoded.message:
-            logging.warning("Encode Face: %s", encoded.message)
+            warn(encoded.message)
         drawn = to_images(encoded.previews())
         return io.NodeOutput(encoded.face, drawn, ui=preview_of(cls, drawn))
 

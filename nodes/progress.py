@@ -1,7 +1,8 @@
-"""The host's progress bar and its stop button, for work in pieces."""
+"""The host's progress bar and its stop button, for work in pieces; and words under a node."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
@@ -19,3 +20,13 @@ def steps(items: Iterable[T]) -> Iterator[T]:
         comfy.model_management.throw_exception_if_processing_interrupted()
         yield item
         bar.update(1)
+
+
+def warn(message: str) -> None:
+    """Tell the user something that does not stop the work: in the log, and under the running node."""
+    from server import PromptServer
+
+    logging.warning("DynamicID: %s", message)
+    server = PromptServer.instance
+    if server.client_id is not None and server.last_node_id is not None:
+        server.send_progress_text(message, server.last_node_id, server.client_id)

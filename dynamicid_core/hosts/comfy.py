@@ -3,7 +3,7 @@
 How faces get into a run (facts: ComfyUI 0.33, ``comfy/samplers.py``, ``comfy/ldm/modules/attention.py``):
 
 - ``apply_faces`` computes the keys and values of all faces once, when its node runs. They are a few megabytes.
-- When sampling starts, a SAMPLER_SAMPLE wrapper labels every conditioning with its role (:class:`RowInfo`), which the
+- When sampling starts, a SAMPLER_SAMPLE wrapper labels every conditioning with its role (:class:`RowLabels`), which the
   host then carries to the model row by row, whatever it batches, splits, crops or repeats.
 - At every model call, an APPLY_MODEL wrapper (outside the part that TorchCompileModel compiles) puts one attention
   patch on each cross attention, around whatever other packs put there before, into copies of the options of this very
@@ -13,11 +13,12 @@ How faces get into a run (facts: ComfyUI 0.33, ``comfy/samplers.py``, ``comfy/ld
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.conds
 import comfy.lora
@@ -31,6 +32,7 @@ from torch import Tensor
 
 from ..attention import add_faces, gate_affine, pack_cast, score_bias
 from ..checkpoints import MotionCheckpoint, SAACheckpoint, load_motion, load_saa
+from ..files import encoder_mismatch
 from ..layers import TransformerBlock, attention_blocks
 from ..networks.saa import LORA_TARGETS, SAAModule
 from ..regions import WHOLE, Box, region_weights, with_default_regions
@@ -136,14 +138,15 @@ def pooled_text(clip, texts: Sequence[str]) -> Tensor:
     pooled = []
     for text in texts:
         tokens = clip.tokenize(text)
-        pooled.append(clip.encode_from_tokens(tokens, return_pooled="unprojected", return_dict=True)["pooled_output"])
-    pooled = torch.cat([p[:1] for p in pooled]).float().cpu()
-    if pooled.shape[-1] != 768:
-        raise DynamicIDError(
-            f"This text encoder gives a pooled feature of width {pooled.shape[-1]}; expression editing needs that of "
-            "Stable Diffusion 1.5 (768). Connect CLIP of the SD1.5 checkpoint."
-        )
-    return pooled
+        feature = clip.encode_from_tokens(tokens, return_pooled="unprojected", return_dict=True)["pooled_output"]
+        if feature is None or feature.shape[-1] != 768:
+            gives = "no pooled feature" if feature is None else f"a pooled feature of width {feature.shape[-1]}"
+            raise DynamicIDError(
+                f"This text encoder gives {gives}; expression editing needs that of Stable Diffusion 1.5 (768). "
+                "Connect CLIP of the SD1.5 checkpoint."
+            )
+        pooled.append(feature[:1])
+    return torch.cat(pooled).float().cpu()
 
 
 # --- the model ----------------------------------------------------------------------------------------------------
@@ -189,9 +192,10 @@ def add_lora(model, saa: SAAModule, blocks: Sequence[TransformerBlock], strength
 
     A model that has the same weights' LoRA already (a second Apply on the same chain) gets the difference.
     """
-    merged: dict[int, tuple[SAAModule, float]] = dict(model.get_attachment(KEY) or {})
-    change = strength - merged.get(id(saa), (saa, 0.0))[1]
-    model.set_attachments(KEY, {**merged, id(saa): (saa, strength)})
+    merged: tuple[tuple[SAAModule, float], ...] = model.get_attachment(KEY) or ()
+    before = [entry for entry in merged if _same_weights(entry[0], saa)]
+    change = strength - sum(share for _, share in before)
+    model.set_attachments(KEY, (*(entry for entry in merged if entry not in before), (saa, strength)))
     if change == 0:
         return
     state, keys = {}, {}
@@ -203,6 +207,21 @@ def add_lora(model, saa: SAAModule, blocks: Sequence[TransformerBlock], strength
                 state[f"{layer}.lora_up.weight"], state[f"{layer}.lora_down.weight"] = lora.up.weight, lora.down.weight
                 keys[layer] = f"diffusion_model.{layer}{'.0' if target == 'to_out' else ''}.weight"
     model.add_patches(comfy.lora.load_lora(state, keys), change)
+
+
+def _same_weights(a: SAAModule, b: SAAModule) -> bool:
+    """Whether two modules hold the same LoRA: one file loaded by two nodes gives two modules."""
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return a is b or (len(a) == len(b) and all(x is y or torch.equal(x, y) for x, y in pairs))
+
+
+def encoder_warnings(loaded: LoadedDynamicID, cast: Cast) -> list[str]:
+    """A sentence for each face that another encoder than the loaded one made; it acts, but may look less alike."""
+    faces = {person.face.encoder: person.face for person in cast.people}.values()
+    found = (
+        encoder_mismatch(f.encoder, loaded.saa.encoder_hash, f"Face {f.name!r}" if f.name else "A face") for f in faces
+    )
+    return [message for message in found if message]
 
 
 def apply_faces(model, loaded: LoadedDynamicID, cast: Cast, options: SAAOptions, recorder=None):
@@ -226,39 +245,27 @@ def apply_faces(model, loaded: LoadedDynamicID, cast: Cast, options: SAAOptions,
 NULL_ROLE, FACE_ROLE = 0, 1
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """One conditioning's rows in a model call."""
+class Row(NamedTuple):
+    """One row of a model call."""
 
     role: int
-    frames: tuple[int, ...]  # which picture of the batch each row is
-    area: tuple[int, ...] | None  # height, width, y, x in latent cells, where only a part is denoised
+    frame: int  # which picture of the batch
+    area: tuple[int, ...] | None = None  # height, width, y, x in latent cells, where only a part is denoised
 
 
-class RowInfo(comfy.conds.CONDRegular):
-    """A label on a conditioning that the host carries to the model: its role, and each row's place in the batch.
+class RowLabels(comfy.conds.CONDRegular):
+    """A label for each row of a conditioning, which the host carries to the model.
 
-    As the host's other conditionings it is repeated, sliced by context windows (``cond``: [batch], on the CPU),
-    and concatenated, here to a list of :class:`Chunk`.
+    ``cond`` [batch, 6], on the CPU: the columns are a :class:`Row`'s role, frame and area (height 0: the whole picture).
+    Being a tensor, it is repeated, concatenated and sliced (context windows, packs that call the model row by row) as
+    the host's own conditionings are.
     """
 
-    def __init__(self, cond: Tensor, role: int, area: tuple[int, ...] | None = None):
-        super().__init__(cond)
-        self.role, self.area = role, area
-
-    def _copy_with(self, cond: Tensor) -> RowInfo:
-        return RowInfo(cond, self.role, self.area)
-
-    def process_cond(self, batch_size: int, area: Sequence[int] | None = None, **kwargs) -> RowInfo:
-        info = super().process_cond(batch_size, area=area, **kwargs)
-        info.area = tuple(area) if area is not None else None
-        return info
-
-    def can_concat(self, other: RowInfo) -> bool:
-        return True
-
-    def concat(self, others: Sequence[RowInfo]) -> list[Chunk]:
-        return [Chunk(info.role, tuple(info.cond.tolist()), info.area) for info in (self, *others)]
+    def process_cond(self, batch_size: int, area: Sequence[int] | None = None, **kwargs) -> RowLabels:
+        labels = super().process_cond(batch_size, **kwargs)
+        if area is not None:
+            labels.cond = torch.cat((labels.cond[:, :2], torch.tensor([area]).expand(len(labels.cond), -1)), dim=1)
+        return labels
 
 
 def label_conditionings(conds: dict[str, list[dict]], batch: int) -> dict[str, list[dict]]:
@@ -266,10 +273,11 @@ def label_conditionings(conds: dict[str, list[dict]], batch: int) -> dict[str, l
 
     By name, because indices mislead: DualCFG and guidance that runs the negative side alone put it first.
     """
-    frames = torch.arange(batch)
 
     def label(cond: dict, role: int) -> dict:
-        return {**cond, "model_conds": {**cond.get("model_conds", {}), KEY: RowInfo(frames, role)}}
+        labels = torch.zeros(batch, 6, dtype=torch.long)
+        labels[:, 0], labels[:, 1] = role, torch.arange(batch)
+        return {**cond, "model_conds": {**cond.get("model_conds", {}), KEY: RowLabels(labels)}}
 
     return {
         name: [label(cond, NULL_ROLE if "negative" in name else FACE_ROLE) for cond in entries] if entries else entries
@@ -277,11 +285,20 @@ def label_conditionings(conds: dict[str, list[dict]], batch: int) -> dict[str, l
     }
 
 
-def unlabelled_chunks(cond_or_uncond: Sequence[int], rows: int) -> list[Chunk]:
-    """Chunks of a call that no sampler of the host made: index 1 is the negative side, as in its guidance."""
+def rows_of_call(labels: Tensor | None, cond_or_uncond: Sequence[int], count: int) -> tuple[Row, ...] | None:
+    """The rows of a model call, or None where they cannot be told.
+
+    Other packs may repeat the rows as a whole (one time for each tile). A call that no sampler of the host made carries
+    no labels; there, index 1 is the negative side, as in the host's guidance.
+    """
+    if labels is not None and len(labels) and count % len(labels) == 0:
+        rows = tuple(Row(role, frame, tuple(area) if area[0] else None) for role, frame, *area in labels.tolist())
+        return rows * (count // len(rows))
     indices = list(cond_or_uncond) or [0]
-    frames = tuple(range(rows // len(indices)))
-    return [Chunk(NULL_ROLE if index == 1 else FACE_ROLE, frames, None) for index in indices]
+    if count % len(indices):
+        return None
+    frames = range(count // len(indices))
+    return tuple(Row(NULL_ROLE if index == 1 else FACE_ROLE, frame) for index in indices for frame in frames)
 
 
 # --- one cast on a model ------------------------------------------------------------------------------------------
@@ -305,7 +322,7 @@ class CastLayer:
     def frames(self) -> int:
         """How many pictures of a batch have regions of their own."""
         masks = (p.region.mask for p in self.cast.people if p.region)
-        return max((len(mask) for mask in masks if mask is not None), default=1)
+        return math.lcm(*(len(mask) for mask in masks if mask is not None))
 
 
 @dataclass(eq=False)
@@ -335,7 +352,7 @@ class Call:
 
     layer: CastLayer
     cache: RunCache
-    chunks: tuple[Chunk, ...]
+    rows: tuple[Row, ...]
     faces: tuple[Tensor, ...]  # for each block, [B, 2 * M + 1, C]
     boost: Tensor  # [B]
     strength: Tensor  # [B]
@@ -343,42 +360,59 @@ class Call:
     sigma: Tensor  # [B]
     sampling: Any  # the model's noise schedule
 
+    @cached_property
+    def face_rows(self) -> list[int]:
+        """Rows that see people, not null tokens."""
+        return [i for i, row in enumerate(self.rows) if row.role == FACE_ROLE]
+
+    @cached_property
+    def moment(self) -> Tensor:
+        """For the recorder: the fraction of the schedule that lies behind, of the rows that see people."""
+        steps = len(self.sampling.sigmas) - 1
+        return 1 - self.sampling.timestep(self.sigma[self.face_rows]).float() / steps
+
     @property
-    def roles(self) -> list[int]:
-        return [chunk.role for chunk in self.chunks for _ in chunk.frames]
+    def constants(self) -> str:
+        """Everything but tensors' values, and shapes that follow from the latent's, that an attention patch depends on."""
+        shapes = sorted({(len(bias), bias.shape[-1]) for bias, _ in self.grids.values()})
+        options = self.layer.options
+        return f"{shapes} {options.gate_threshold} {id(self.layer.recorder) if self.layer.recorder else None}"
 
     def grid(self, height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Bias and affine of a layer's grid; the usual ones are there already, others (patched layers) are made."""
-        if (height, width) not in self.grids:
-            self.grids[(height, width)] = make_grid(self.layer, self.cache, self.chunks, height, width, like)
-        return self.grids[(height, width)]
+        usual = self.grids.get((height, width))
+        return self.make_grid(height, width, like) if usual is None else usual
+
+    @torch.compiler.disable
+    def make_grid(self, height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        return make_grid(self.layer, self.cache, self.rows, height, width, like)
 
 
 def make_grid(
-    layer: CastLayer, cache: RunCache, chunks: tuple[Chunk, ...], height: int, width: int, like: Tensor
+    layer: CastLayer, cache: RunCache, rows: tuple[Row, ...], height: int, width: int, like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Regions on one grid for the rows of ``chunks``: bias [B or 1, 1, N, M], affine [B or 1, 2, 2, N] in float32."""
-
-    def part(chunk: Chunk) -> tuple[Tensor, Tensor]:
-        weights = region_weights(layer.cast, height, width, layer.options.outside, _view(chunk.area, cache.size))
-        bias = score_bias(weights.visible, layer.token_counts)
-        affine = gate_affine(weights, layer.options.layout_strength)
-        rows = [frame % len(bias) for frame in chunk.frames]
-        return bias[rows], affine[rows]
+    """Regions on one grid for each row: bias [B or 1, 1, N, M], affine [B or 1, 2, 2, N] in float32. 1: all are alike."""
+    places = [(row.area, row.frame % layer.frames) for row in rows]
+    places = tuple(places[:1] if len(set(places)) == 1 else places)
 
     def make() -> tuple[Tensor, Tensor]:
-        alike = layer.frames == 1 and len({chunk.area for chunk in chunks}) == 1
-        parts = [part(replace(chunks[0], frames=(0,)))] if alike else [part(chunk) for chunk in chunks]
-        bias, affine = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        grids = {}
+        for area in dict.fromkeys(area for area, _ in places):
+            weights = region_weights(layer.cast, height, width, layer.options.outside, _view(area, cache.size))
+            bias = score_bias(weights.visible, layer.token_counts)
+            grids[area] = bias, gate_affine(weights, layer.options.layout_strength)
+        bias, affine = (
+            torch.stack([grids[area][i][frame % len(grids[area][i])] for area, frame in places]) for i in (0, 1)
+        )
         return bias.to(like.device, like.dtype), affine.to(like.device)
 
-    return cache.get(("grid", id(layer), chunks, height, width, like.device, like.dtype), make)
+    return cache.get(("grid", id(layer), places, height, width, like.device, like.dtype), make)
 
 
 def _view(area: tuple[int, ...] | None, size: tuple[int, int] | None) -> Box:
     if area is None or size is None:
         return WHOLE
-    h, w, y, x = area[-4:] if len(area) == 4 else (*area[1:3], *area[4:6])  # frames come first in video latents
+    h, w, y, x = area
     return (y / size[0], x / size[1], min(1.0, (y + h) / size[0]), min(1.0, (x + w) / size[1]))
 
 
@@ -392,23 +426,24 @@ def halvings(height: int, width: int, levels: int = 4) -> list[tuple[int, int]]:
 
 
 def prepare_call(
-    layer: CastLayer, cache: RunCache, chunks: tuple[Chunk, ...], x: Tensor, sigma: Tensor, base_model
+    layer: CastLayer, cache: RunCache, rows: tuple[Row, ...], x: Tensor, sigma: Tensor, base_model
 ) -> Call:
     """Everything that one model call needs, from the run's cache where possible. Never waits for the device."""
     dtype, sampling, options = base_model.get_dtype_inference(), base_model.model_sampling, layer.options
     like = torch.empty(0, device=x.device, dtype=dtype)
-    roles = tuple(chunk.role for chunk in chunks for _ in chunk.frames)
+    roles = tuple(row.role for row in rows)
 
     def gather() -> tuple[Tensor, ...]:
         index = torch.tensor(roles)
         return tuple(packed[index].to(like.device, like.dtype) for packed in layer.packed)
 
-    sigma = sigma.float().expand(len(roles))
+    sigma = sigma.float().flatten()
+    sigma = sigma if len(sigma) == len(rows) else sigma[:1].expand(len(rows))
     start, end = (cache.sigma(sampling, fraction) for fraction in (options.start_at, options.end_at))
     boost_end = cache.sigma(sampling, options.layout_end)
-    grids = {size: make_grid(layer, cache, chunks, *size, like) for size in halvings(*x.shape[-2:])}
+    grids = {size: make_grid(layer, cache, rows, *size, like) for size in halvings(*x.shape[-2:])}
     return Call(
-        layer, cache, chunks,
+        layer, cache, rows,
         cache.get(("faces", id(layer), roles, like.device, like.dtype), gather),
         (sigma > boost_end).float(),
         ((sigma <= start) & (sigma >= end)).float() * options.weight,
@@ -446,19 +481,17 @@ class FacePatch:
             self.record(q, faces, bias, gate, heads, height, width)
         return out
 
+    @torch.compiler.disable
     def record(self, q: Tensor, faces: Tensor, bias: Tensor, gate: Tensor, heads: int, height: int, width: int) -> None:
         """Hand the rows that see faces to the recorder."""
-        call, recorder = self.call, self.call.layer.recorder
-        rows = [i for i, role in enumerate(call.roles) if role == FACE_ROLE]
-        if not rows or not recorder.wants(self.index):
-            return
-        sampling_start, sampling_end = (
-            call.cache.sigma(call.sampling, f) for f in (recorder.start_at, recorder.end_at)
-        )
-        acts = ((call.sigma <= sampling_start) & (call.sigma >= sampling_end)).float()[rows]
-        bias = bias[rows] if len(bias) > 1 else bias
-        counts = call.layer.token_counts
-        recorder.record(self.index, q[rows], faces[rows], bias, gate[rows], counts, heads, height, width, acts)
+        call = self.call
+        rows = call.face_rows
+        if rows:
+            bias = bias[rows] if len(bias) > 1 else bias
+            counts = call.layer.token_counts
+            call.layer.recorder.record(
+                q[rows], faces[rows], bias, gate[rows], counts, heads, height, width, call.moment
+            )
 
 
 _warned: set[str] = set()
@@ -479,6 +512,9 @@ class CastWrappers:
 
     def sampler_sample(self, executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
         """Around a sampling run: label the conditionings and open the run's cache."""
+        for layer in self.layers:
+            if layer.recorder is not None:
+                layer.recorder.clear()
         guider.conds = label_conditionings(guider.conds, noise.shape[0])
         options = extra_args["model_options"].get("transformer_options", {})
         options = {**options, KEY: RunCache(size=tuple(noise.shape[-2:]))}
@@ -489,28 +525,57 @@ class CastWrappers:
         """Around every model call: put the attention patches into a copy of its transformer options."""
         if options is None:
             options = kwargs.pop("transformer_options", {})
-        chunks = kwargs.pop(KEY, None) or unlabelled_chunks(options.get("cond_or_uncond", ()), len(x))
-        options = self.patched(options, tuple(chunks), x, t, executor.class_obj)
+        indices = options.get("cond_or_uncond", ())
+        rows = rows_of_call(kwargs.pop(KEY, None), indices, len(x))
+        if rows is None:
+            _warn_once(f"{len(x)} rows for {len(indices)} conditionings")
+        else:
+            cache = options.get(KEY) or RunCache()
+            calls = [prepare_call(layer, cache, rows, x, t, executor.class_obj) for layer in self.layers]
+            options = with_patches(options, calls)
+            # A name, because TorchCompileModel checks the names of arguments, but nothing inside the transformer options:
+            # without it, a compiled model would go on with the constants of the first cast it saw, or with no cast.
+            kwargs[f"{KEY} {' '.join(call.constants for call in calls)}"] = None
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
-    def patched(self, options: dict, chunks: tuple[Chunk, ...], x: Tensor, sigma: Tensor, base_model) -> dict:
-        cache = options.get(KEY) or RunCache()
-        replaced = options.get("patches_replace", {})
-        attn2 = dict(replaced.get("attn2", {}))
-        for layer in self.layers:
-            call = prepare_call(layer, cache, chunks, x, sigma, base_model)
-            for index, block in enumerate(layer.blocks):
-                exact, whole = (block.stage, block.number, block.index), (block.stage, block.number)
-                attn2[exact] = FacePatch(call, index, attn2.get(exact, attn2.get(whole)))
-        return {**options, "patches_replace": {**replaced, "attn2": attn2}}
+
+def with_patches(options: dict, calls: Sequence[Call]) -> dict:
+    """A copy of a call's transformer options with an attention patch on each cross attention."""
+    replaced = options.get("patches_replace", {})
+    attn2 = dict(replaced.get("attn2", {}))
+    for call in calls:
+        for index, block in enumerate(call.layer.blocks):
+            exact, whole = (block.stage, block.number, block.index), (block.stage, block.number)
+            attn2[exact] = FacePatch(call, index, attn2.get(exact, attn2.get(whole)))
+    return {**options, "patches_replace": {**replaced, "attn2": attn2}}
+
+
+def cast_layers(model) -> tuple[CastLayer, ...]:
+    """The casts on a model, in the order in which they were applied."""
+    wrappers = model.model_options.get("transformer_options", {}).get("wrappers", {})
+    before = wrappers.get(WrappersMP.APPLY_MODEL, {}).get(KEY)
+    return before[0].__self__.layers if before else ()
 
 
 def add_layer(model, layer: CastLayer) -> None:
     """Add a cast to a freshly cloned model."""
+    both = CastWrappers((*cast_layers(model), layer))
     wrappers = model.model_options.setdefault("transformer_options", {}).setdefault("wrappers", {})
-    before = wrappers.get(WrappersMP.APPLY_MODEL, {}).pop(KEY, None)
-    wrappers.get(WrappersMP.SAMPLER_SAMPLE, {}).pop(KEY, None)
-    layers = before[0].__self__.layers if before else ()
-    both = CastWrappers((*layers, layer))
+    for kind in (WrappersMP.APPLY_MODEL, WrappersMP.SAMPLER_SAMPLE):
+        wrappers.get(kind, {}).pop(KEY, None)
     for kind, wrapper in ((WrappersMP.SAMPLER_SAMPLE, both.sampler_sample), (WrappersMP.APPLY_MODEL, both.apply_model)):
         add_wrapper_with_key(kind, KEY, wrapper, model.model_options, is_model_options=True)
+
+
+def gate_maps(model, height: int, width: int, **chosen) -> list[tuple[Cast, Tensor]]:
+    """What the recorders on a model saw while it was last sampled with: for each cast, its people and their maps.
+
+    ``chosen``: what :meth:`gate_maps.GateRecorder.maps` takes besides a size in pixels. Raises DynamicIDError for a model
+    without faces, and when nothing was recorded.
+    """
+    layers = cast_layers(model)
+    if not layers:
+        raise DynamicIDError("No face is applied to this model. Connect the model that comes out of Apply DynamicID.")
+    if any(layer.recorder is None for layer in layers):
+        raise DynamicIDError("This model was sampled without recording. Queue the graph again with this node in it.")
+    return [(layer.cast, layer.recorder.maps(height, width, **chosen)) for layer in layers]
