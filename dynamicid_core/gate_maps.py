@@ -6,13 +6,18 @@ so recording costs nothing when nobody looks. Nothing here waits for the device 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .types import DynamicIDError
+
+LAYERS = ("all", "fine", "middle", "coarse")  # by the size of their grid: the largest, the next, the others
+TOLERANCE = 1e-3  # of the schedule: a timestep of a thousand
 
 
 def person_shares(q: Tensor, keys: Tensor, bias: Tensor, counts: Sequence[int], heads: int) -> Tensor:
@@ -26,64 +31,92 @@ def person_shares(q: Tensor, keys: Tensor, bias: Tensor, counts: Sequence[int], 
     return torch.stack([part.sum(-1) for part in weights.split(list(counts), dim=-1)], dim=1)
 
 
+@dataclass(eq=False)
+class _Call:
+    """One call of the model: sums of maps by grid, on the device where they were made."""
+
+    moment: Tensor  # [B]: fraction of the schedule that lies behind, 0..1
+    sums: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # (height, width) -> [B, P + 1, N]
+    layers: Counter = field(default_factory=Counter)  # (height, width) -> how many layers were added
+
+
 class GateRecorder:
-    """Collects gates while sampling. ``layers``: which cross attentions count, by their place in checkpoint order (0..15
-    in SD1.5); None means all. ``start_at``, ``end_at``: the part of the schedule that counts, as in `SAAOptions`.
+    """Collects gates while sampling, call by call, so that layers and steps are chosen when the maps are looked at.
+
+    A call with two people takes 0.2 MB at 512 px.
     """
 
-    def __init__(self, layers: Collection[int] | None = None, start_at: float = 0.0, end_at: float = 1.0):
-        self.layers = None if layers is None else frozenset(layers)
-        self.start_at, self.end_at = start_at, end_at
-        self._sums: dict[tuple[int, int, int], Tensor] = {}  # (rows, height, width) -> [B, P + 1, N]
-        self._counts: dict[tuple[int, int, int], Tensor] = {}  # -> [B]
-
-    def wants(self, layer: int) -> bool:
-        """Whether a layer counts; a host may ask before it prepares anything."""
-        return self.layers is None or layer in self.layers
+    def __init__(self):
+        self._calls: list[_Call] = []
 
     def record(
-        self, layer: int, q: Tensor, faces: Tensor, bias: Tensor, gate: Tensor, counts: Sequence[int], heads: int,
-        height: int, width: int, acts: Tensor | None = None,
+        self,
+        q: Tensor,
+        faces: Tensor,
+        bias: Tensor,
+        gate: Tensor,
+        counts: Sequence[int],
+        heads: int,
+        height: int,
+        width: int,
+        moment: Tensor,
     ) -> None:
         """Note down one call of :func:`attention.add_faces`, whose arguments these are, and the gate it returned.
 
-        All rows given are counted: pass conditional rows only. ``acts`` [B], 1 or 0, says whether this step counts.
+        Pass conditional rows only. ``moment`` [B]: the fraction of the schedule that lies behind; the same tensor object
+        for all layers of one call of the model.
         """  # fmt: skip
-        if self.wants(layer):
-            keys = faces[:, : bias.shape[-1]]
-            self.add(height, width, gate, person_shares(q, keys, bias, counts, heads), acts)
+        shares = person_shares(q, faces[:, : bias.shape[-1]], bias, counts, heads)
+        self.add(height, width, gate, shares, moment)
 
-    def add(self, height: int, width: int, gate: Tensor, shares: Tensor, acts: Tensor | None = None) -> None:
+    def add(self, height: int, width: int, gate: Tensor, shares: Tensor, moment: Tensor) -> None:
         """Add one layer's gate [B, N] and shares [B, P, N] on a grid of ``height`` x ``width`` cells."""
-        gate = gate.detach().float()
-        acts = torch.ones_like(gate[:, 0]) if acts is None else acts.to(gate)
-        maps = torch.cat((shares.detach() * gate[:, None], gate[:, None]), dim=1) * acts[:, None, None]
-        key = (len(gate), height, width)
-        self._sums[key] = self._sums[key] + maps if key in self._sums else maps
-        self._counts[key] = self._counts[key] + acts if key in self._counts else acts
+        if not self._calls or self._calls[-1].moment is not moment:
+            self._calls.append(_Call(moment))
+        call, gate = self._calls[-1], gate.detach().float()
+        maps = torch.cat((shares.detach() * gate[:, None], gate[:, None]), dim=1)
+        call.sums[height, width] = call.sums[height, width] + maps if (height, width) in call.sums else maps
+        call.layers[height, width] += 1
 
     def clear(self) -> None:
         """Forget everything, to record another run."""
-        self._sums.clear()
-        self._counts.clear()
+        self._calls.clear()
 
-    def maps(self, height: int, width: int) -> Tensor:
+    def maps(self, height: int, width: int, layers: str = "all", start_at: float = 0.0, end_at: float = 1.0) -> Tensor:
         """[B, P + 1, height, width], float32 on the CPU: a map for each person, then the gate of all.
 
         A value is the factor with which face attention was added there, the mean over layers and steps: 0 nothing,
-        1 all of it, more under the layout boost. Where calls differ in their number of rows, the most frequent counts.
-        Raises DynamicIDError when nothing was recorded.
+        1 all of it, more under the layout boost. ``layers``: one of :data:`LAYERS`; ``start_at``, ``end_at``: the part of
+        the schedule that counts. Where calls differ in their number of rows, the most frequent counts.
+        Raises DynamicIDError when nothing was recorded, or nothing in that part of the schedule.
         """
-        seen: dict[int, float] = {}
-        for (rows, _, _), count in self._counts.items():
-            seen[rows] = seen.get(rows, 0.0) + float(count.sum()) / rows
-        if not seen or max(seen.values()) == 0:
-            raise DynamicIDError("No activation was recorded. Sample first with the model to which the faces are applied.")
-        rows = max(seen, key=seen.get)
-        total, calls = 0.0, 0.0
-        for (n, h, w), sums in self._sums.items():
-            if n == rows:
-                grid = sums.unflatten(-1, (h, w)).cpu()
+        if not self._calls:
+            raise DynamicIDError(
+                "No activation was recorded. Sample first with the model to which the faces are applied."
+            )
+        rows = Counter(len(call.moment) for call in self._calls).most_common(1)[0][0]
+        calls = [call for call in self._calls if len(call.moment) == rows]
+        grids = _chosen(layers, {grid for call in calls for grid in call.sums})
+        total, count = 0.0, torch.zeros(rows)
+        for call in calls:
+            moment = call.moment.float().cpu()
+            acts = ((moment >= start_at - TOLERANCE) & (moment <= end_at + TOLERANCE)).float()
+            for h, w in grids & call.sums.keys():
+                grid = (call.sums[h, w].cpu() * acts[:, None, None]).unflatten(-1, (h, w))
                 total = total + interpolate(grid, size=(height, width), mode="bilinear", align_corners=False)
-                calls = calls + self._counts[(n, h, w)].cpu()
-        return total / calls.clamp_min(1)[:, None, None, None]
+                count += acts * call.layers[h, w]
+        if not count.any():
+            raise DynamicIDError(
+                f"No step lies between {start_at:g} and {end_at:g} of the schedule; choose a wider range."
+            )
+        return total / count.clamp_min(1)[:, None, None, None]
+
+
+def _chosen(layers: str, grids: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    """The grids of the layers asked for."""
+    if layers not in LAYERS:
+        raise DynamicIDError(f"Layers {layers!r} are unknown; choose one of {', '.join(LAYERS)}.")
+    by_size = sorted(grids, key=lambda grid: -grid[0] * grid[1])
+    # A UNet without so many levels shows its coarsest.
+    return {"all": grids, "fine": set(by_size[:1]), "middle": set(by_size[1:2] or by_size[-1:]),
+            "coarse": set(by_size[2:] or by_size[-1:])}[layers]  # fmt: skip

@@ -137,14 +137,14 @@ class Recording:
     recorder: GateRecorder
     counts: list[int]  # face tokens of each person
     sizes: dict[int, tuple[int, int]]  # N -> height and width of the grid
-    acts: Tensor  # [B]: 1 where the step counts
+    moment: Tensor  # [B]: fraction of the schedule, of the rows that see people
 
-    def record(self, layer: int, q: Tensor, faces: Tensor, bias: Tensor, gate: Tensor, heads: int, guided: bool) -> None:
-        first = len(q) // 2 if guided else 0  # unconditional rows show null tokens, not people
+    @torch.compiler.disable
+    def record(self, q: Tensor, faces: Tensor, bias: Tensor, gate: Tensor, heads: int) -> None:
+        first = len(q) - len(self.moment)  # unconditional rows come first and show null tokens
         bias = bias if len(bias) == 1 else bias[first:]
-        self.recorder.record(
-            layer, q[first:], faces[first:], bias, gate[first:], self.counts, heads, *self.sizes[q.shape[1]], self.acts[first:]
-        )
+        size = self.sizes[q.shape[1]]
+        self.recorder.record(q[first:], faces[first:], bias, gate[first:], self.counts, heads, *size, self.moment)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
@@ -161,12 +161,12 @@ def _rows(faces: Tensor, rows: int, guided: bool) -> Tensor:
 class FaceProcessor(nn.Module):
     """The attention processor of one layer: PyTorch's fused attention, plus the faces at cross attention."""
 
-    def __init__(self, layer: int, faces: Tensor | None, lora: nn.ModuleDict | None, lora_strength: float):
-        """``layer``: number of the cross attention; ``faces``: of :func:`attention.pack_faces`, [2, 2 * M + 1, C], None at
+    def __init__(self, faces: Tensor | None, lora: nn.ModuleDict | None, lora_strength: float):
+        """``faces``: of :func:`attention.pack_faces`, [2, 2 * M + 1, C], None at
         self attention; ``lora``: by :data:`LORA_TARGETS`, where it is not fused.
         """
         super().__init__()
-        self.layer, self.lora_strength = layer, lora_strength
+        self.lora_strength = lora_strength
         self.lora = lora
         self.register_buffer("faces", faces, persistent=False)
 
@@ -209,7 +209,7 @@ class FaceProcessor(nn.Module):
         bias, faces = bias.to(q.dtype), _rows(self.faces.to(q), len(q), step.guided)
         out, gate = add_faces(text, q, faces, bias, affine, step.boost, step.strength, step.threshold, heads)
         if step.recording is not None:
-            step.recording.record(self.layer, q, faces, bias, gate, heads, step.guided)
+            step.recording.record(q, faces, bias, gate, heads)
         return out
 
 
@@ -251,7 +251,7 @@ class StepHook:
             (time > self._time(options.layout_end)).float(),
             self._acts(time, options.start_at, options.end_at) * options.weight,
             options.gate_threshold,
-            self.recorder and self._recording(time, sizes),
+            self.recorder and self._recording(time, sizes, guided),
         )
 
     def _time(self, fraction: float) -> float:
@@ -264,9 +264,9 @@ class StepHook:
         last = float("-inf") if end == 1 else self._time(end)
         return ((time <= first) & (time >= last)).float()
 
-    def _recording(self, time: Tensor, sizes: Sequence[tuple[int, int]]) -> Recording:
-        acts = self._acts(time, self.recorder.start_at, self.recorder.end_at)
-        return Recording(self.recorder, self.counts, {h * w: (h, w) for h, w in sizes}, acts)
+    def _recording(self, time: Tensor, sizes: Sequence[tuple[int, int]], guided: bool) -> Recording:
+        moment = (1 - time / (self.timesteps - 1))[len(time) // 2 if guided else 0 :].clone()
+        return Recording(self.recorder, self.counts, {h * w: (h, w) for h, w in sizes}, moment)
 
     def _grid(self, height: int, width: int, pictures: int, rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Bias [B or 1, 1, N, M] as ``like`` and affine [B or 1, 2, 2, N], float32; frame of picture i: i modulo frames."""
@@ -339,15 +339,14 @@ def attach(
     cast = with_default_regions(cast)
     sites = list(_sites(unet, saa))
     _check_processors(unet)
-    packed = iter(enumerate(pack_cast(saa, cast)))
+    packed = iter(pack_cast(saa, cast))
     # Weights offloaded one by one stand on "meta"; what follows them there is fetched when it is used.
     place = {"device": unet.device if unet.device.type != "meta" else "cpu", "dtype": unet.dtype}
     processors = {}
     for name, _, site in sites:
-        layer, faces = next(packed) if site.is_cross else (-1, None)
+        faces = next(packed) if site.is_cross else None
         beside = {target: copy.deepcopy(site.lora(target)).to(**place) for target in LORA_TARGETS} if lora == "apart" else None
         processors[f"{name}.processor"] = FaceProcessor(
-            layer,
             None if faces is None else faces.to(**place),
             None if beside is None else nn.ModuleDict(beside),
             options.lora_strength,
@@ -415,6 +414,45 @@ def _visiting(module: nn.Module, device: torch.device) -> Iterator[None]:
         module.to(home)
 
 
+class PhotoEncoder:
+    """Photos -> faces, without a pipeline."""
+
+    def __init__(
+        self,
+        saa: SAACheckpoint,
+        clip_vision: nn.Module | None,
+        detector: photos.FaceDetector | None,
+        device: Callable[[], torch.device] = lambda: torch.device("cpu"),
+    ):
+        """``device`` says where CLIP runs; it goes back to where it was after each use."""
+        self.saa, self.clip_vision, self.detector, self.device = saa, clip_vision, detector, device
+
+    def encode(self, *images, name: str = "", **how) -> EncodedFace:
+        """Photos of one person (paths, PIL images, arrays); ``how`` as in :func:`encode.encode_photos`."""
+        if self.clip_vision is None:
+            raise DynamicIDError(
+                "Encoding photos needs a CLIP vision model: give clip_vision (CLIP-ViT-H-14-laion2B-s32B-b79K)."
+            )
+        if not name and images and isinstance(images[0], (str, os.PathLike)):
+            name = Path(images[0]).stem
+        pictures = [photos.to_rgb(image) for image in images]
+        return encode_photos(
+            pictures, self.detector, self.clip_tokens, self._encode_tokens, self.saa.encoder_hash, name=name, **how
+        )
+
+    def clip_tokens(self, pixels: Tensor) -> Tensor:
+        """Hidden states before CLIP's last layer: [K, 3, 224, 224], normalised -> [K, 257, 1280], float32 on the CPU."""
+        with _visiting(self.clip_vision, self.device()), torch.no_grad():
+            parameter = next(self.clip_vision.parameters())
+            seen = self.clip_vision(pixel_values=pixels.to(parameter), output_hidden_states=True)
+        tokens = seen.hidden_states[-2].float().cpu()
+        check_clip_width(self.saa.face_encoder, tokens)
+        return tokens
+
+    def _encode_tokens(self, identities: Tensor, clip_tokens: Tensor, null_clip_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return encode_tokens(self.saa.face_encoder, identities, clip_tokens, null_clip_tokens)
+
+
 # --- the pipeline -------------------------------------------------------------------------------------------------
 
 
@@ -441,7 +479,7 @@ class DynamicID:
         Raises DynamicIDError if the pipeline's UNet is not the one the weights were made for.
         """
         self.pipe, self.saa, self.motion = pipe, saa, motion
-        self.clip_vision, self.detector = clip_vision, detector
+        self.photos = PhotoEncoder(saa, clip_vision, detector, lambda: self.pipe._execution_device)
         self._attachment: Attachment | None = None
         self._fused: FusedLoRA | None = None
         matching_blocks(getattr(pipe.unet, "_orig_mod", pipe.unet), saa.saa)
@@ -479,35 +517,15 @@ class DynamicID:
     ) -> Face:
         """One or several photos of one person (paths, PIL images, arrays) -> a face.
 
-        ``order``, ``index``: which face of a group photo; the rest as in :func:`encode.encode_photos`.
+        ``order``, ``index``: which face of a group photo; the rest as in :func:`encode.encode_photos`. What the user should
+        know (photos without a face that were left out) becomes a Python warning.
         Raises DynamicIDError for photos that cannot be used.
         """
-        return self.encode_report(
-            *images, name=name, order=order, index=index, crop_factor=crop_factor, on_no_face=on_no_face
-        ).face
-
-    def encode_report(self, *images, name: str = "", **how) -> EncodedFace:
-        """As :meth:`encode`, with every face found and a message for the user."""
-        if self.clip_vision is None:
-            raise DynamicIDError("Encoding photos needs a CLIP vision model: give clip_vision (CLIP-ViT-H-14-laion2B-s32B-b79K).")
-        if not name and images and isinstance(images[0], (str, os.PathLike)):
-            name = Path(images[0]).stem
-        pictures = [photos.to_rgb(image) for image in images]
-        return encode_photos(
-            pictures, self.detector, self.clip_tokens, self._encode_tokens, self.saa.encoder_hash, name=name, **how
-        )
-
-    def clip_tokens(self, pixels: Tensor) -> Tensor:
-        """Hidden states before CLIP's last layer: [K, 3, 224, 224], normalised -> [K, 257, 1280], float32 on the CPU."""
-        with _visiting(self.clip_vision, self.pipe._execution_device), torch.no_grad():
-            parameter = next(self.clip_vision.parameters())
-            seen = self.clip_vision(pixel_values=pixels.to(parameter), output_hidden_states=True)
-        tokens = seen.hidden_states[-2].float().cpu()
-        check_clip_width(self.saa.face_encoder, tokens)
-        return tokens
-
-    def _encode_tokens(self, identities: Tensor, clip_tokens: Tensor, null_clip_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        return encode_tokens(self.saa.face_encoder, identities, clip_tokens, null_clip_tokens)
+        how = {"order": order, "index": index, "crop_factor": crop_factor, "on_no_face": on_no_face}
+        encoded = self.photos.encode(*images, name=name, **how)
+        if encoded.message:
+            warnings.warn(encoded.message, stacklevel=2)
+        return encoded.face
 
     def load_face(self, path: str | os.PathLike, warn: Callable[[str], None] | None = None) -> Face:
         """Read a face file; ``warn`` gets a sentence if another encoder made it (default: a Python warning)."""
@@ -530,10 +548,11 @@ class DynamicID:
 
     def _motion_of(self, image) -> tuple[Tensor, Tensor | None]:
         """Landmarks [106, 2], fractions, and pose [3] of the largest face of a photo."""
-        if self.detector is None:
+        detector = self.photos.detector
+        if detector is None:
             raise DynamicIDError("A pose image needs a face detector: give detector.")
         picture = photos.to_rgb(image)
-        face = photos.pick_face(self.detector.detect(picture), "large-small", 0, picture.shape[:2])
+        face = photos.pick_face(detector.detect(picture), "large-small", 0, picture.shape[:2])
         if face.landmarks is None:
             raise DynamicIDError("The face detector gives no landmarks, so the pose image cannot be used.")
         landmarks = photos.landmark_fractions(face.landmarks, (0, 0, picture.shape[1], picture.shape[0]))
