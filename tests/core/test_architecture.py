@@ -33,6 +33,7 @@ ORDER = [
     "regions",
     "placing",
     "drawing",
+    "scoring",
     "attention",
     "gate_maps",
     "hosts",
@@ -54,7 +55,7 @@ OPTIONAL = {
     *("matplotlib", "scipy", "skimage", "sklearn", "torchvision"),
 }
 WITH_EXTRAS = {"datasets", "training", "evaluation"}  # extra dependencies at their top are fine: all imported late
-FOR_NODES = {"comfy", "comfy_api", "comfy_execution", "comfyui_version", "folder_paths", "numpy", "torch"}
+FOR_NODES = {"comfy", "comfy_api", "comfy_execution", "comfyui_version", "folder_paths", "numpy", "server", "torch"}
 
 
 @dataclass(frozen=True)
