@@ -101,11 +101,10 @@ def gate(activation: Tensor, threshold: float) -> Tensor:
 
     Where a row is constant (also: one query) nothing stands out, and the gate is 0.
     """
-    low, high = activation.aminmax(dim=-1, keepdim=True)
-    resolution = torch.finfo(activation.dtype).eps * torch.maximum(low.abs(), high.abs()).float()
-    low, extent = low.float(), high.float() - low.float()
-    g = (activation.float() - low) / torch.where(extent > resolution, extent, torch.inf)
-    return torch.where(g < threshold - ROUNDING, 0.0, g)
+    low, high = (extreme.float() for extreme in activation.aminmax(dim=-1, keepdim=True))
+    extent = high - low
+    extent.masked_fill_(extent <= high.abs() * torch.finfo(activation.dtype).eps, torch.inf)
+    return torch.nn.functional.threshold((activation - low) / extent, threshold - ROUNDING, 0.0)
 
 
 def region_gate(g: Tensor, affine: Tensor, boost: Tensor, strength: Tensor) -> Tensor:
@@ -123,7 +122,7 @@ def face_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor, heads:
 
     ``q`` [B, N, C], ``keys`` and ``values`` [B, M, C], ``bias`` [B or 1, 1, N, M] -> [B, N, C]
     """
-    q, keys, values = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, keys, values))  # [B, H, ., D]
+    q, keys, values = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, keys, values))  # [B, H, ., D]
     return scaled_dot_product_attention(q, keys, values, attn_mask=bias).transpose(1, 2).flatten(2)
 
 
@@ -139,4 +138,8 @@ def add_faces(
     keys, values, probe = faces.split((bias.shape[-1], bias.shape[-1], 1), dim=1)
     activation = torch.bmm(q, probe.transpose(1, 2))[..., 0]  # [B, N]
     g = region_gate(gate(activation, threshold), affine, boost, strength)
-    return torch.addcmul(text, face_attention(q, keys, values, bias, heads), g[..., None].to(q.dtype)), g
+    out = face_attention(q, keys, values, bias, heads)
+    # Written over what only this function knows, unless a backward pass may need that: on a CPU another tensor of this
+    # size costs as much as the attention (benchmarks/README.md).
+    out = torch.addcmul(text, out, g[..., None], out=None if torch.is_grad_enabled() else out)
+    return out.to(q.dtype), g

@@ -241,3 +241,27 @@ def test_a_persons_weight_scales_that_persons_values():
     one, _ = run(text, q, keys, values, Cast((Person(make_face()),)), 2, 3, n_heads=2)
     two, _ = run(text, q, keys, values, Cast((Person(make_face(), weight=2.5),)), 2, 3, n_heads=2)
     torch.testing.assert_close(2.5 * one, two)
+
+
+def test_inputs_stay_and_results_are_the_same_without_gradients():
+    cast = Cast((Person(make_face()),))
+    g = torch.Generator().manual_seed(0)
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        text, q, keys, values = (torch.randn(1, n, 16, generator=g).to(dtype) for n in (6, 6, 4, 4))
+        before = text.clone(), q.clone()
+        with_gradients, _ = run(text, q, keys, values, cast, 2, 3, n_heads=2)
+        with torch.no_grad():
+            without, _ = run(text, q, keys, values, cast, 2, 3, n_heads=2)
+        assert without.dtype == dtype
+        assert torch.equal(with_gradients, without)
+        assert torch.equal(text, before[0]) and torch.equal(q, before[1])
+
+
+def test_gradients_reach_queries_keys_and_values():
+    cast = Cast((Person(make_face()),))
+    text, q, keys, values = (torch.randn(1, n, 16) for n in (6, 6, 4, 4))
+    for tensor in (q, keys, values):
+        tensor.requires_grad_()
+    out, _ = run(text, q, keys, values, cast, 2, 3, n_heads=2)
+    out.sum().backward()
+    assert all(tensor.grad.abs().sum() > 0 for tensor in (q, keys, values))
