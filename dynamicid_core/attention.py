@@ -101,7 +101,10 @@ def gate(activation: Tensor, threshold: float) -> Tensor:
 
     Where a row is constant (also: one query) nothing stands out, and the gate is 0.
     """
-    low, high = (extreme.float() for extreme in activation.aminmax(dim=-1, keepdim=True))
+    if activation.requires_grad:  # aminmax has no derivative
+        low, high = activation.amin(-1, keepdim=True).float(), activation.amax(-1, keepdim=True).float()
+    else:
+        low, high = (extreme.float() for extreme in activation.aminmax(dim=-1, keepdim=True))
     extent = high - low
     extent.masked_fill_(extent <= high.abs() * torch.finfo(activation.dtype).eps, torch.inf)
     return torch.nn.functional.threshold((activation - low) / extent, threshold - ROUNDING, 0.0)
