@@ -282,15 +282,13 @@ def build(object_info: dict, host_version: str) -> dict[str, dict]:
 
 
 def write(files: dict[str, dict], folder: Path) -> None:
-    (folder / "api").mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8", newline="\n")
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description="Write workflows/ for the nodes of a running ComfyUI.")
-    parser.add_argument("--server", default="http://127.0.0.1:8188", help="its address (default: %(default)s)")
-    server = parser.parse_args(arguments).server
+def ask(server: str) -> tuple[dict, str]:
+    """What a running ComfyUI says of its nodes, and its version. Raises SetupError if it lacks this pack's."""
     answers = []
     for path in ("/object_info", "/system_stats"):
         try:
@@ -303,7 +301,13 @@ def main(arguments: list[str]) -> int:
     object_info, stats = answers
     if "DynamicIDApply" not in object_info:
         raise SetupError(f"The ComfyUI at {server} lacks this pack; run scripts/setup.py and restart it.")
-    write(build(object_info, stats["system"]["comfyui_version"]), WORKFLOWS)
+    return object_info, stats["system"]["comfyui_version"]
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Write workflows/ for the nodes of a running ComfyUI.")
+    parser.add_argument("--server", default="http://127.0.0.1:8188", help="its address (default: %(default)s)")
+    write(build(*ask(parser.parse_args(arguments).server)), WORKFLOWS)
     return 0
 
 
