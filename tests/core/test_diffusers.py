@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import gc
 
+import numpy as np
 import pytest
 import recipe
 import torch
 from test_attention import CASES
 
+from dynamicid_core import faces
 from dynamicid_core.checkpoints import load_saa
+from dynamicid_core.files import save_face, write_safetensors
 from dynamicid_core.gate_maps import GateRecorder
 from dynamicid_core.networks.saa import SAAModule, SiteSizes
 from dynamicid_core.standins import pipeline as standins
+from dynamicid_core.standins.portraits import draw_portrait
 from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region, SAAOptions
 
 diffusers = pytest.importorskip("diffusers")
@@ -363,6 +367,203 @@ def test_model_offload_before_and_after(did):
         cpu_offload_with_hook(pipe.unet, torch.device("cpu"))
         torch.testing.assert_close(sample(other.apply(two_people()).pipe), expected, atol=1e-5, rtol=0)
         other.remove()
+
+
+# --- gate maps ----------------------------------------------------------------------------------------------------
+
+
+def test_recording_shows_who_acts_where_and_changes_nothing(did):
+    expected = sample(did.apply(two_people()).pipe, num_images_per_prompt=2)
+    recorder = GateRecorder()
+    recorded = sample(did.apply(two_people(), recorder=recorder).pipe, num_images_per_prompt=2)
+    assert torch.equal(recorded, expected)
+    maps = recorder.maps(32, 32)
+    assert maps.shape == (2, 3, 32, 32)  # two pictures, conditional rows only
+    anna, ben, gate = maps.unbind(1)
+    torch.testing.assert_close(anna + ben, gate, atol=1e-4, rtol=0)
+    assert anna[:, :, :10].mean() > 20 * anna[:, :, 22:].mean()
+    assert ben[:, :, 22:].mean() > 20 * ben[:, :, :10].mean()
+
+
+def test_recording_follows_the_schedule(did):
+    """The boost is over after a quarter: before, gates inside regions are larger by it."""
+    recorder = GateRecorder()
+    sample(did.apply(two_people(), recorder=recorder).pipe, steps=10)
+    early, late = recorder.maps(8, 8, end_at=0.2), recorder.maps(8, 8, start_at=0.3)
+    assert early[:, 2].min() > 2 > 1 >= late[:, 2].max()
+
+
+# --- photos and faces ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Everything from stand-ins: photos to picture."""
+    pytest.importorskip("insightface")
+    return standins.make_dynamicid()
+
+
+def test_photo_to_picture(whole, tmp_path):
+    anna, ben = whole.encode(draw_portrait(0), name="Anna"), whole.encode(draw_portrait(1), name="Ben")
+    assert anna.tokens.shape == (1, 4, 768) and anna.identity.norm() == pytest.approx(1, abs=1e-4)
+    assert not torch.allclose(anna.tokens, ben.tokens) and torch.equal(anna.uncond_tokens, ben.uncond_tokens)
+    assert anna.thumbnail.shape[-1] == 3 and anna.encoder == whole.saa.encoder_hash
+    surprised = whole.edit(anna, "a very surprised expression, front view")
+    assert not torch.allclose(surprised.tokens, anna.tokens)
+    with whole.apply([surprised, ben]):
+        picture = whole.pipe("two people", num_inference_steps=2, height=64, width=64).images[0]
+    assert picture.size == (64, 64)
+    save_face(tmp_path / "anna.safetensors", anna)
+    assert torch.equal(whole.load_face(tmp_path / "anna.safetensors").tokens, anna.tokens)
+
+
+def test_encode_is_the_published_recipe(whole):
+    """Against the parts, called one by one: identity and CLIP tokens in, null tokens from pixels of zero."""
+    photo = np.asarray(draw_portrait(2))
+    encoded = whole.photos.encode(photo)
+    (chosen,) = encoded.chosen
+    pixels = torch.cat((faces.clip_pixels(photo), torch.zeros(1, 3, 224, 224)))
+    with torch.no_grad():
+        vision = whole.photos.clip_vision.vision_model
+        hidden = vision.pre_layrnorm(vision.embeddings(pixels))
+        for layer in vision.encoder.layers[:-1]:
+            hidden = layer(hidden, attention_mask=None)
+        identity = torch.stack((torch.from_numpy(chosen.identity), torch.zeros(512)))
+        tokens = whole.saa.face_encoder(identity, hidden)
+    torch.testing.assert_close(encoded.face.tokens, tokens[:1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(encoded.face.uncond_tokens, tokens[1:], atol=1e-4, rtol=0)
+
+
+def test_several_photos_are_averaged_and_photos_without_a_face_reported(whole):
+    first, second, empty = draw_portrait(0), draw_portrait(0, size=300), np.full((200, 200, 3), 90, np.uint8)
+    both = whole.encode(first, second)
+    expected = (whole.encode(first).tokens + whole.encode(second).tokens) / 2
+    torch.testing.assert_close(both.tokens, expected, atol=1e-5, rtol=0)
+    encoded = whole.photos.encode(first, empty, on_no_face="skip photo")
+    assert "photo 2" in encoded.message and torch.equal(encoded.face.tokens, whole.encode(first).tokens)
+    with pytest.warns(UserWarning, match="photo 2"):
+        whole.encode(first, empty, on_no_face="clip only")
+    with pytest.raises(DynamicIDError, match="photo 2 of 2"):
+        whole.encode(first, empty)
+    assert whole.encode(empty, on_no_face="clip only").identity is None
+
+
+def test_crop_changes_what_is_encoded(whole):
+    photo = draw_portrait(1)
+    cropped, plain = whole.encode(photo, crop_factor=1.2), whole.encode(photo)
+    assert not torch.allclose(cropped.tokens, plain.tokens)
+    assert torch.equal(cropped.identity, plain.identity)
+    assert np.ptp(cropped.landmarks[:, 0]) > np.ptp(plain.landmarks[:, 0])
+
+
+def test_edit_strength_and_pose_image(whole):
+    anna = whole.encode(draw_portrait(0))
+    text = "a very happy expression, front view"
+    full, half, none = (whole.edit(anna, text, strength=s) for s in (1.0, 0.5, 0.0))
+    torch.testing.assert_close(half.tokens, (anna.tokens + full.tokens) / 2, atol=1e-5, rtol=0)
+    assert torch.equal(none.tokens, anna.tokens)
+    posed = whole.edit(anna, text, pose_image=draw_portrait(1).rotate(15))
+    assert not torch.allclose(posed.tokens, full.tokens, atol=1e-3)
+    assert not torch.equal(posed.landmarks, anna.landmarks)
+    assert not torch.allclose(whole.edit(anna, text, source="a sad person").tokens, full.tokens, atol=1e-4)
+
+
+def test_text_features_are_unprojected_pooler_outputs(whole):
+    one, two = whole.text_features(["a happy expression", "x"])
+    ids = whole.pipe.tokenizer("a happy expression").input_ids
+    with torch.no_grad():
+        hidden = whole.pipe.text_encoder(torch.tensor([ids])).last_hidden_state
+    torch.testing.assert_close(one, hidden[0, -1], atol=1e-4, rtol=0)  # the end-of-text position
+    assert not torch.allclose(one, two)
+
+
+# --- CLIP vision files --------------------------------------------------------------------------------------------
+
+
+def test_clip_vision_from_a_single_file_and_from_a_folder(tmp_path):
+    model = standins.make_clip_vision()
+    model.save_pretrained(tmp_path / "folder")
+    pixels = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        expected = model(pixels, output_hidden_states=True).hidden_states[-2]
+        for source in (tmp_path / "folder", tmp_path / "folder" / "model.safetensors"):
+            loaded = host.load_clip_vision(source)
+            assert torch.equal(loaded(pixels, output_hidden_states=True).hidden_states[-2], expected)
+
+
+def test_what_is_no_clip_vision_model_is_named(tmp_path):
+    path = write_safetensors(tmp_path / "x.safetensors", {"lora_down.weight": torch.zeros(1)}, {})
+    with pytest.raises(DynamicIDError, match="a LoRA; expected a CLIP vision model"):
+        host.load_clip_vision(path)
+    with pytest.raises(DynamicIDError, match="no folder with a CLIP vision model"):
+        host.load_clip_vision(tmp_path)
+    tensors = {k: v for k, v in standins.make_clip_vision().state_dict().items() if "pre_layrnorm" not in k}
+    path = write_safetensors(tmp_path / "cut.safetensors", tensors, {})
+    with pytest.raises(DynamicIDError, match="lacks 2 tensors.*pre_layrnorm"):
+        host.load_clip_vision(path)
+
+
+def test_another_clip_model_is_refused(whole):
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    small = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=1, patch_size=14)
+    )
+    encoder = host.PhotoEncoder(whole.saa, small, whole.photos.detector)
+    with pytest.raises(DynamicIDError, match="width 64.*needs 1280"):
+        encoder.encode(draw_portrait(0))
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------------
+
+
+def test_mistakes_leave_the_pipeline_alone(did):
+    before = {k: v.clone() for k, v in did.pipe.unet.state_dict().items()}
+    narrow = Face(torch.zeros(1, 4, 64), torch.zeros(1, 4, 64), "test")
+    for cast, match in ((Cast(), "empty"), (Cast((Person(narrow),)), "width 64")):
+        with pytest.raises(DynamicIDError, match=match):
+            did.apply(cast)
+    with pytest.raises(DynamicIDError, match="lora is 'none'"):
+        did.apply(two_people(), lora="none")
+    assert all(torch.equal(before[k], v) for k, v in did.pipe.unet.state_dict().items())
+    did.remove()  # without effect
+
+
+def test_another_kind_of_unet_is_named(did):
+    small = {"block_out_channels": (32, 32), "norm_num_groups": 8, "layers_per_block": 1}
+    blocks = {"down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2}
+    for width, name in ((2048, "Stable Diffusion XL"), (1024, "Stable Diffusion 2"), (768, "UNet2DConditionModel")):
+        unet = diffusers.UNet2DConditionModel(cross_attention_dim=width, **small, **blocks)
+        with pytest.raises(DynamicIDError, match=f"This model is {name}.*Stable Diffusion 1.5"):
+            host.matching_blocks(unet, did.saa.saa)
+    with pytest.raises(DynamicIDError, match="UNet2DModel with 0 cross attentions"):
+        host.matching_blocks(diffusers.UNet2DModel(block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2,
+                                                   up_block_types=("UpBlock2D",) * 2), did.saa.saa)  # fmt: skip
+
+
+def test_what_is_missing_is_named(did):
+    with pytest.raises(DynamicIDError, match="CLIP vision model"):
+        did.encode(draw_portrait(0))
+    with pytest.raises(DynamicIDError, match="IMR"):
+        did.edit(face("anna"), "happy")
+
+
+def test_processors_with_weights_of_their_own_are_not_replaced(did):
+    class Adapter(torch.nn.Module):
+        def __call__(self, attn, hidden_states, *args, **kwargs):
+            return hidden_states
+
+    unet = did.pipe.unet
+    own = unet.attn_processors
+    unet.set_attn_processor({name: Adapter() for name in own})
+    try:
+        with pytest.raises(DynamicIDError, match="Adapter.*unload_ip_adapter"):
+            did.apply(two_people())
+    finally:
+        unet.set_attn_processor(own)
+
+
+# --- torch.compile ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""The command line, one file for each command. What a user types: ``python -m dynamicid_core --help``.
+
+Exit codes: 0 done, 1 a mistake that one line on stderr explains, 2 wrong usage, 130 interrupted. With ``--json`` stdout
+has one JSON object and nothing else; progress and messages always go to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+
+from ..types import DynamicIDError
+from . import convert, download, encode, generate
+
+PROGRAM = "python -m dynamicid_core"
+COMMANDS = (encode, generate, convert, download)
+
+EXAMPLES = f"""
+from nothing to a picture:
+  {PROGRAM} download models/dynamicid --convert
+  {PROGRAM} generate anna.jpg ben.jpg --model realistic_vision.safetensors --prompt "two people at a cafe"
+
+without any model files, to see how it goes (the picture is noise):
+  {PROGRAM} generate --stand-in --explain
+
+every command has its own examples: {PROGRAM} generate --help
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="DynamicID: people from photos in generated pictures, with the expression of each edited separately.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        name = module.__name__.rpartition(".")[2]
+        command = commands.add_parser(
+            name,
+            help=module.SUMMARY,
+            description=module.__doc__,
+            epilog=module.EXAMPLES.format(program=f"{PROGRAM} {name}"),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.add_argument("--json", action="store_true", help="print one JSON object to stdout instead of text")
+        command.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+        command.set_defaults(run=module.run)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. Wrong usage ends in SystemExit(2), as argparse does it."""
+    options = parser().parse_args(arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of packages, to their programmers
+            result = options.run(options)
+    except DynamicIDError as error:
+        message = " ".join(str(error).split())
+        print(f"error: {message}", file=sys.stderr)
+        if options.json:
+            print(json.dumps({"error": message}))
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    print(json.dumps(result["json"], ensure_ascii=False) if options.json else result["text"])
+    return 0

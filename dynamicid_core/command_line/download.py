@@ -1,0 +1,33 @@
+"""Fetch the published DynamicID weights (about 0.6 GB, Apache-2.0) from the Hugging Face hub.
+
+An interrupted download goes on where it stopped. Nothing else is ever fetched: the base model, CLIP and InsightFace's
+face models have licences of their own, and where to get them is said where they are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "fetch the published weights from the Hugging Face hub"
+EXAMPLES = """
+examples:
+  {program}                                      into models/dynamicid
+  {program} ComfyUI/models/dynamicid --convert   and write them as safetensors too
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("models/dynamicid"), help="where to (default: %(default)s)"
+    )
+    parser.add_argument("--convert", action="store_true", help="also write saa.safetensors and imr.safetensors there")
+
+
+def run(options: argparse.Namespace) -> dict:
+    from ..checkpoints import convert
+    from ..files import download
+
+    files = download(options.folder)
+    files += convert(files, options.folder) if options.convert else []
+    return {"text": "\n".join(f"have {path}" for path in files), "json": {"files": [str(path) for path in files]}}

@@ -1,0 +1,333 @@
+"""Make a picture of people from photos or face files.
+
+Each photo is another person; --face starts a person too, and --box, --mask, --expression, --weight, --name and
+--face-index that follow belong to the --face before them. Without boxes or masks several people stand side by side.
+
+The PNG remembers its settings; --from makes the picture again, and other options change it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+from ..types import Cast, DynamicIDError, Person, Region, SAAOptions
+from . import models
+from .encode import add_photo_arguments, photo_options
+from .settings import SAMPLERS, PersonSettings, Settings, checksum, read_png, write_png
+
+SUMMARY = "a picture of people from photos or face files"
+EXAMPLES = """
+examples:
+  {program} anna.jpg ben.jpg --model realistic_vision.safetensors --prompt "two people at a cafe"
+  {program} --face anna.jpg --box 0,0.1,0.5,1 --expression "a very surprised expression, front view" \\
+      --face ben.safetensors --box 0.5,0,1,1 --prompt "two people at a cafe" --size 1024x768 --seed 7 -o cafe.png
+  {program} --face anna1.jpg anna2.jpg --mask left.png          two photos of one person, a painted region
+  {program} --from cafe.png --seed 8                            the same with another seed
+  {program} --stand-in --explain                                without any model files; noise, but everything runs
+
+Boxes are left,top,right,bottom as fractions of the picture, from 0,0 (upper left) to 1,1.
+"""
+STAND_IN = {"width": 256, "height": 256, "steps": 8}  # defaults that suit models that make noise
+OPTION_HELP = {
+    "weight": "strength of all faces",
+    "start_at": "fraction of the schedule at which faces begin to act",
+    "end_at": "... and at which they cease to",
+    "layout_strength": "boost inside the regions at the beginning",
+    "layout_end": "fraction of the schedule at which that boost ends",
+    "gate_threshold": "activations below it count as 0",
+    "outside": "who is visible outside all regions",
+    "lora_strength": "strength of the LoRA",
+}
+PREFIXED = {"weight": "--face-weight"}  # --weight is one person's
+
+
+class _PersonAction(argparse.Action):
+    """Options about people, in the order in which they were typed."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        people = list(namespace.people or [])
+        if self.dest == "face":
+            people.append({"files": tuple(values)})
+        elif not people:
+            parser.error(f"{option_string} belongs to the --face before it, and there is none")
+        else:
+            people[-1] = {**people[-1], self.dest: values}
+        namespace.people = people
+
+
+def _box(text: str) -> tuple[float, ...]:
+    values = tuple(float(part) for part in text.replace(",", " ").split())
+    if len(values) != 4:
+        raise argparse.ArgumentTypeError(f"{text!r} is not left,top,right,bottom")
+    if not (0 <= values[0] < values[2] <= 1 and 0 <= values[1] < values[3] <= 1):
+        raise argparse.ArgumentTypeError(f"{text!r}: fractions of the picture, left before right and top before bottom")
+    return values
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if not all(part.isdigit() for part in parts) or len(parts) > 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT or one number")
+    return int(parts[0]), int(parts[-1])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photos", nargs="*", metavar="PHOTO", help="a photo (or face file) of each person")
+    parser.add_argument("--prompt", help="what the picture shows")
+    parser.add_argument("--negative", metavar="TEXT", help="what it shall not show")
+    parser.add_argument("-o", "--output", type=Path, default=Path("dynamicid.png"), metavar="PNG", help="default: %(default)s")
+    parser.add_argument("--from", type=Path, dest="origin", metavar="PNG", help="take the settings of this picture")
+    parser.add_argument(
+        "--explain", action="store_true", help="also draw the regions (NAME_regions.png) and where identity went in "
+        "(NAME_activation.png)",
+    )  # fmt: skip
+    _add_people(parser)
+    group = parser.add_argument_group("sampling")
+    group.add_argument("--size", type=_size, metavar="WxH", help="in pixels, multiples of 8 (default: 768x768)")
+    group.add_argument("--steps", type=int, help="default: 50")
+    group.add_argument("--cfg", type=float, help="guidance; 1: none (default: 5)")
+    group.add_argument("--seed", type=int, help="default: a new one each time, written into the picture")
+    group.add_argument("--sampler", choices=SAMPLERS, help="default: ddim")
+    group = parser.add_argument_group("how faces act")
+    for option in dataclasses.fields(SAAOptions):
+        flag = PREFIXED.get(option.name, f"--{option.name.replace('_', '-')}")
+        kind = {"choices": ("everyone", "nobody")} if option.name == "outside" else {"type": float, "metavar": "X"}
+        text = f"{OPTION_HELP[option.name]} (default: {option.default})"
+        group.add_argument(flag, dest=f"option_{option.name}", help=text, **kind)
+    add_photo_arguments(parser)
+    models.add_arguments(parser, pipeline=True)
+    parser.add_argument("--or-stand-in", action="store_true", help="use stand-ins, and say so, where no models are found")
+    parser.add_argument("--offload", action="store_true", help="keep on the device only what is at work; saves memory")
+
+
+def _add_people(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("people", "In the order in which they are typed; each --face starts another.")
+
+    def add(flag: str, **how) -> None:
+        group.add_argument(flag, action=_PersonAction, **how)
+
+    group.set_defaults(people=None)
+    add("--face", nargs="+", metavar="FILE", help="photos of one person, or a face file")
+    add("--box", type=_box, metavar="L,T,R,B", help="where that person may be, as fractions of the picture")
+    add("--mask", metavar="FILE", help="... or a picture that is white there; grey is soft")
+    add("--weight", type=float, metavar="X", help="that person's strength (default: 1)")
+    add("--name", help="shown in drawings (default: the file's name)")
+    add("--face-index", type=int, dest="index", metavar="N", help="which face of that person's photos, from 0")
+    add("--expression", metavar="TEXT", help='e.g. "a very surprised expression, front view"')
+    add("--expression-strength", type=float, metavar="X", help="0: the photo's, 1: as described (default), up to 2")
+    add("--pose-image", metavar="PHOTO", help="take expression and pose from this photo of anybody too")
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+def people_of(options: argparse.Namespace) -> tuple[PersonSettings, ...]:
+    """People as typed: photos first, then each --face."""
+    typed = [{"files": (photo,)} for photo in options.photos] + (options.people or [])
+    people = tuple(PersonSettings(**person) for person in typed)
+    for number, person in enumerate(people, 1):
+        if person.box and person.mask:
+            raise DynamicIDError(f"Person {number} has a box and a mask; give one of them.")
+        for path in person.paths:
+            if not Path(path).is_file():
+                raise DynamicIDError(f"There is no file {path} (person {number}).")
+    return people
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings of the picture given by --from, or the defaults, changed by what was typed."""
+    base = read_png(options.origin) if options.origin else Settings(seed=random.SystemRandom().randrange(2**32))
+    if options.origin is None and options.stand_in:
+        base = dataclasses.replace(base, **STAND_IN)
+    names = ("prompt", "negative", "steps", "cfg", "seed", "sampler")
+    typed = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.size:
+        typed["width"], typed["height"] = options.size
+    fields = [field.name for field in dataclasses.fields(SAAOptions)]
+    acts = {name: getattr(options, f"option_{name}") for name in fields if getattr(options, f"option_{name}") is not None}
+    people = people_of(options) or base.people
+    named = ("models", "model", "config", "saa", "imr", "clip_vision", "detector")
+    given = {name: str(getattr(options, name)) for name in named if getattr(options, name)}
+    if options.stand_in:
+        given["stand_in"] = True
+    return dataclasses.replace(
+        base,
+        people=people,
+        options=dataclasses.replace(base.options, **acts),
+        photos={**base.photos, **photo_options(options)},
+        models={**base.models, **given},
+        **typed,
+    )
+
+
+def use_models_of(settings: Settings, options: argparse.Namespace) -> argparse.Namespace:
+    """The options with the model files that the settings name."""
+    values = {**vars(options), **settings.models}
+    values["models"] = Path(values["models"]) if values["models"] else None
+    return argparse.Namespace(**values)
+
+
+def note_changes(settings: Settings) -> None:
+    """Say which files are no longer those that a picture was made with."""
+    for person in settings.people:
+        for path in person.paths:
+            if not Path(path).is_file():
+                raise DynamicIDError(f"The picture was made with {path}, which is not there; give the people anew with --face.")
+            if settings.checksums.get(path, checksum(path)) != checksum(path):
+                print(f"{path} has changed since the picture was made; the result will differ.", file=sys.stderr)
+
+
+# --- the picture --------------------------------------------------------------------------------------------------
+
+
+def is_face_file(path: str) -> bool:
+    return path.endswith((".safetensors", ".sft"))
+
+
+def make_face(did, person: PersonSettings, how: dict):
+    """A :class:`types.Face` from a face file or photos, with its expression."""
+    first = person.files[0]
+    name = person.name or Path(first).stem
+    if is_face_file(first):
+        if len(person.files) > 1:
+            raise DynamicIDError(f"A person is one face file or several photos, not {', '.join(person.files)}.")
+        face = dataclasses.replace(did.load_face(first, lambda text: print(text, file=sys.stderr)), name=name)
+    else:
+        how = {**how, **({"index": person.index} if person.index is not None else {})}
+        encoded = did.photos.encode(*person.files, name=name, **how)
+        if encoded.message:
+            print(f"{name}: {encoded.message}", file=sys.stderr)
+        face = encoded.face
+    if person.expression or person.pose_image:
+        expression = person.expression or "a neutral expression"
+        face = did.edit(face, expression, pose_image=person.pose_image, strength=person.expression_strength)
+    return face
+
+
+def make_region(person: PersonSettings) -> Region | None:
+    """A :class:`types.Region` of fractions or of a mask picture."""
+    if person.box:
+        left, top, right, bottom = person.box
+        return Region(box=(top, left, bottom, right))
+    if not person.mask:
+        return None
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    try:
+        with Image.open(person.mask) as image:
+            values = np.asarray(image.convert("L"), dtype=np.float32) / 255
+    except (OSError, SyntaxError) as error:
+        raise DynamicIDError(f"The mask {person.mask} cannot be read ({error}).") from error
+    return Region(mask=torch.from_numpy(values)[None])
+
+
+def make_cast(did, settings: Settings) -> Cast:
+    """A :class:`types.Cast` of everybody."""
+    people = (Person(make_face(did, p, settings.photos), make_region(p), p.weight) for p in settings.people)
+    return Cast(tuple(people))
+
+
+def sample(pipe, settings: Settings, progress: bool):
+    """One picture (PIL) by the pipeline as it stands."""
+    import diffusers
+    import torch
+
+    kind, extra = SAMPLERS[settings.sampler]
+    pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **extra)
+    pipe.set_progress_bar_config(disable=not progress, desc="sampling", file=sys.stderr)
+    return pipe(
+        settings.prompt,
+        negative_prompt=settings.negative,
+        width=settings.width,
+        height=settings.height,
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.cfg,
+        generator=torch.Generator().manual_seed(settings.seed),  # of the CPU: the same noise on every device
+    ).images[0]
+
+
+def explain(output: Path, cast: Cast, recorder, picture) -> dict[str, Path]:
+    """Draw the cast's regions and the gate maps beside the picture."""
+    import numpy as np
+    from PIL import Image
+
+    from ..drawing import draw_cast, draw_gate_maps, side_by_side
+
+    width, height = picture.size
+    names = [person.face.name for person in cast.people]
+    drawings = {
+        "regions": draw_cast(cast, width, height),
+        "activation": side_by_side(draw_gate_maps(recorder.maps(height, width)[0], names, np.asarray(picture))),
+    }
+    paths = {name: output.with_name(f"{output.stem}_{name}.png") for name in drawings}
+    for name, path in paths.items():
+        Image.fromarray(drawings[name]).save(path)
+    return paths
+
+
+def _with_portraits(settings: Settings, folder: str) -> Settings:
+    """Stand-ins without people get two drawn portraits."""
+    from ..standins.portraits import draw_portrait
+
+    print("No photos were given, so two drawn portraits are used.", file=sys.stderr)
+    paths = [Path(folder) / f"person_{number}.png" for number in (1, 2)]
+    for number, path in enumerate(paths):
+        draw_portrait(number).save(path)
+    return dataclasses.replace(settings, people=tuple(PersonSettings((str(path),)) for path in paths))
+
+
+def _choose_stand_in(options: argparse.Namespace) -> None:
+    """--or-stand-in: stand-ins where models are missing; models given by name must be there."""
+    if options.stand_in or not options.or_stand_in:
+        return
+    files = models.find(options)
+    named = any(getattr(options, name) for name in models.PLACES)
+    if not named and not all(getattr(files, name) for name in ("model", "saa", "clip_vision")):
+        print(f"No models were found in {files.folder.absolute()}.", file=sys.stderr)
+        options.stand_in = True
+
+
+def run(options: argparse.Namespace) -> dict:
+    _choose_stand_in(options)
+    settings = settings_of(options)
+    options = use_models_of(settings, options)
+    with tempfile.TemporaryDirectory(prefix="dynamicid-") as folder:
+        drawn = not settings.people and options.stand_in
+        if drawn:
+            settings = _with_portraits(settings, folder)
+        if not settings.people:
+            raise DynamicIDError("Nobody is given. Name a photo of each person, or use --face.")
+        note_changes(settings)
+        sums = {path: checksum(path) for person in settings.people for path in person.paths}
+        written = _generate(dataclasses.replace(settings, checksums=sums), options, drawn)
+    settings = written.pop("settings")
+    text = "\n".join(f"saved {path}" for path in written.values()) + f"\nseed {settings.seed}"
+    return {
+        "text": text,
+        "json": {**{name: str(path) for name, path in written.items()}, "settings": dataclasses.asdict(settings)},
+    }
+
+
+def _generate(settings: Settings, options: argparse.Namespace, drawn: bool) -> dict:
+    from ..gate_maps import GateRecorder
+
+    photos = any(not is_face_file(path) for person in settings.people for path in person.files) or any(
+        person.pose_image for person in settings.people
+    )
+    edits = any(person.expression or person.pose_image for person in settings.people)
+    did = models.load_dynamicid(options, photos, edits)
+    cast = make_cast(did, settings)
+    recorder = GateRecorder() if options.explain else None
+    with did.apply(cast, settings.options, recorder=recorder):
+        picture = sample(did.pipe, settings, progress=not options.quiet)
+    # Drawn portraits are gone when the command ends: the settings then say that there were none.
+    kept = dataclasses.replace(settings, people=(), checksums={}) if drawn else settings
+    written = {"picture": write_png(options.output, picture, kept), "settings": kept}
+    return {**written, **(explain(options.output, cast, recorder, picture) if recorder else {})}

@@ -1,0 +1,205 @@
+"""Model files for the command line: where they are looked for, and how they are loaded."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..types import DynamicIDError
+
+# In a models folder laid out as ComfyUI's: option -> patterns, best first.
+PLACES = {
+    "model": ("checkpoints/Realistic_Vision_V6*.safetensors", "diffusers/*/model_index.json"),
+    "saa": ("dynamicid/saa*.safetensors", "dynamicid/SAA*.bin"),
+    "imr": ("dynamicid/imr*.safetensors", "dynamicid/IMR*.bin"),
+    "clip_vision": ("clip_vision/CLIP-ViT-H-14*.safetensors", "clip_vision/CLIP-ViT-H-14*"),
+}
+WHAT = {
+    "model": "a Stable Diffusion 1.5 model (Realistic Vision V6.0 B1 is what DynamicID was made with): a diffusers folder, "
+    "or a .safetensors file in checkpoints/",
+    "saa": "DynamicID's weights, saa.safetensors or SAA.bin, in dynamicid/; `python -m dynamicid_core download` fetches them",
+    "imr": "DynamicID's weights for expressions, imr.safetensors or IMR.bin, in dynamicid/; "
+    "`python -m dynamicid_core download` fetches them",
+    "clip_vision": "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors (the file that IP-Adapter uses) in clip_vision/",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser, pipeline: bool) -> None:
+    """Options for model files; ``pipeline``: also those that only generating needs."""
+    group = parser.add_argument_group("models", "Looked for in a folder laid out as ComfyUI's models, unless given.")
+    group.add_argument(
+        "--models", type=Path, metavar="FOLDER",
+        help="default: $DYNAMICID_MODELS, else the models folder of ComfyUI at $COMFYUI_PATH, else ./models",
+    )  # fmt: skip
+    group.add_argument("--saa", metavar="FILE", help="saa.safetensors or SAA.bin")
+    group.add_argument("--clip-vision", metavar="PATH", help="CLIP ViT-H/14: a file, or a folder as on the hub")
+    group.add_argument("--detector", metavar="PACK", help="InsightFace model pack: its name or folder (default: buffalo_l)")
+    if pipeline:
+        group.add_argument("--model", metavar="PATH", help="SD1.5 model: a diffusers folder, or a .safetensors or .ckpt file")
+        group.add_argument(
+            "--config", metavar="FOLDER",
+            help="for a single file: a diffusers folder with its configuration and tokenizer (default: from the hub's cache, "
+            "fetched there once, a few MB)",
+        )  # fmt: skip
+        group.add_argument("--imr", metavar="FILE", help="imr.safetensors or IMR.bin, for --expression")
+    group.add_argument("--stand-in", action="store_true", help="small built-in models with random weights: pictures are noise")
+    group.add_argument("--device", metavar="NAME", help="cuda, mps, cpu (default: the best there is)")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Model files by option; None where none was found. Paths are as the user gave them."""
+
+    folder: Path
+    model: str | None
+    saa: str | None
+    imr: str | None
+    clip_vision: str | None
+    detector: str
+
+    def need(self, name: str) -> str:
+        """The path, or an error that says what is missing, where it was looked for and how to get it."""
+        path = getattr(self, name)
+        if path is None:
+            raise DynamicIDError(
+                f"Missing: {WHAT[name]}. Looked in {self.folder.absolute()}; give --models or --{name.replace('_', '-')}, "
+                "or try it with --stand-in."
+            )
+        if not Path(path).exists():
+            raise DynamicIDError(f"--{name.replace('_', '-')}: there is no {path}.")
+        return path
+
+
+def models_folder(given: Path | None) -> Path:
+    if given is not None:
+        if not given.is_dir():
+            raise DynamicIDError(f"--models: there is no folder {given}.")
+        return given
+    if named := os.environ.get("DYNAMICID_MODELS"):
+        return Path(named).expanduser()
+    if comfyui := os.environ.get("COMFYUI_PATH"):
+        return Path(comfyui).expanduser() / "models"
+    return Path("models")
+
+
+def find(options: argparse.Namespace) -> ModelFiles:
+    """What is given, else what lies in the models folder."""
+    folder = models_folder(options.models)
+
+    def place(name: str) -> str | None:
+        if given := getattr(options, name, None):
+            return given
+        found = next((p for pattern in PLACES[name] for p in sorted(folder.glob(pattern))), None)
+        return found and str(found.parent if found.name == "model_index.json" else found)
+
+    return ModelFiles(folder, *(place(name) for name in PLACES), options.detector or "buffalo_l")
+
+
+def device_of(options: argparse.Namespace):
+    """The torch device asked for, else the best there is."""
+    import torch
+
+    try:
+        if options.device:
+            torch.empty(0, device=options.device)
+            return torch.device(options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise DynamicIDError(f"--device {options.device} cannot be used here ({str(error).splitlines()[0]}).") from None
+    accelerator = torch.accelerator if hasattr(torch, "accelerator") else torch.cuda
+    if not accelerator.is_available():
+        return torch.device("cpu")
+    return accelerator.current_accelerator() if hasattr(torch, "accelerator") else torch.device("cuda")
+
+
+def need_packages() -> None:
+    """Raise DynamicIDError if the extra packages are missing."""
+    import importlib.util
+
+    missing = [name for name in ("diffusers", "transformers", "accelerate") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise DynamicIDError(
+            f"This command needs the Python package(s) {', '.join(missing)}. "
+            'Install them with: python -m pip install "comfyui-dynamicid[diffusers]"'
+        )
+
+
+def load_detector(files: ModelFiles):
+    """The face detector; the packs' folder of a ComfyUI is searched too."""
+    from ..faces import load_detector
+
+    return load_detector(files.detector, [files.folder / "insightface"])
+
+
+def load_photo_encoder(options: argparse.Namespace):
+    """A :class:`hosts.diffusers.PhotoEncoder`."""
+    need_packages()
+    from ..checkpoints import load_saa
+    from ..hosts.diffusers import PhotoEncoder, load_clip_vision
+
+    device = device_of(options)
+    if options.stand_in:
+        from ..standins import pipeline as standins
+
+        note_stand_in()
+        return PhotoEncoder(load_saa(standins.saa_tensors()), standins.make_clip_vision(), standins.make_detector())
+    files = find(options)
+    saa, detector = load_saa(files.need("saa")), load_detector(files)
+    return PhotoEncoder(saa, load_clip_vision(files.need("clip_vision")), detector, lambda: device)
+
+
+def note_stand_in() -> None:
+    print("Stand-in models: random weights of the right form, so the picture will be NOISE.", file=sys.stderr)
+
+
+def load_pipeline(files: ModelFiles, config: str | None, device, offload: bool):
+    """The diffusers pipeline, in half precision on an accelerator; ``offload``: only what is at work stays there."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    path = files.need("model")
+    dtype = torch.float32 if device.type == "cpu" else torch.float16
+    common = {"torch_dtype": dtype, "safety_checker": None, "requires_safety_checker": False}
+    try:
+        if Path(path).is_dir():
+            pipe = StableDiffusionPipeline.from_pretrained(path, local_files_only=True, **common)
+        else:
+            pipe = StableDiffusionPipeline.from_single_file(path, **({"config": config} if config else {}), **common)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        hint = "" if config or Path(path).is_dir() else (
+            " A single file needs its configuration and tokenizer from the hub (stable-diffusion-v1-5): go online once, or "
+            "give --config with a diffusers folder of an SD1.5 model."
+        )  # fmt: skip
+        raise DynamicIDError(f"The model {path} cannot be loaded ({str(error).strip().splitlines()[0]}).{hint}") from error
+    if offload and device.type != "cpu":
+        pipe.enable_model_cpu_offload(device=device)
+        return pipe
+    return pipe.to(device)
+
+
+def load_dynamicid(options: argparse.Namespace, photos: bool, expressions: bool):
+    """A :class:`hosts.diffusers.DynamicID` with what is needed: ``photos`` to encode, ``expressions`` to edit."""
+    need_packages()
+    if options.stand_in:
+        from ..standins.pipeline import make_dynamicid
+
+        note_stand_in()
+        return make_dynamicid()
+    from ..checkpoints import load_motion, load_saa
+    from ..hosts.diffusers import DynamicID, load_clip_vision
+
+    files = find(options)
+    # What is missing shall be said before gigabytes are read.
+    for name in ("model", "saa", *(["imr"] if expressions else []), *(["clip_vision"] if photos else [])):
+        files.need(name)
+    detector = load_detector(files) if photos else None
+    pipe = load_pipeline(files, options.config, device_of(options), options.offload)
+    return DynamicID(
+        pipe,
+        load_saa(files.saa),
+        load_motion(files.imr) if expressions else None,
+        clip_vision=load_clip_vision(files.clip_vision) if photos else None,
+        detector=detector,
+    )

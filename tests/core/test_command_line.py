@@ -1,0 +1,348 @@
+"""The command line as a user types it: a few times as a process, else in this one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dynamicid_core import files
+from dynamicid_core.command_line import main, models, parser
+from dynamicid_core.command_line.generate import settings_of
+from dynamicid_core.command_line.settings import PersonSettings, Settings, read_png, write_png
+from dynamicid_core.files import load_face, read_tensors, save_face
+from dynamicid_core.standins import pipeline as standins
+from dynamicid_core.standins.dynamicid import published_pickles
+from dynamicid_core.standins.portraits import draw_portrait
+from dynamicid_core.types import DynamicIDError, Face, SAAOptions
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--size", "64", "--steps", "2", "--quiet"]
+
+pytest.importorskip("diffusers")
+pytest.importorskip("insightface")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory) -> dict[str, Path]:
+    """Model files."""
+    return standins.write_files(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def made_once():
+    return standins.make_dynamicid()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, made_once) -> Path:
+    """An empty current folder with two photos, and no models anywhere; stand-ins are made once for all tests."""
+    scheduler = made_once.pipe.scheduler
+    monkeypatch.setattr(standins, "make_dynamicid", lambda: made_once)
+    monkeypatch.setattr(made_once.pipe, "scheduler", scheduler)  # whichever a test puts there, this one comes back
+    monkeypatch.chdir(tmp_path)
+    for name in ("DYNAMICID_MODELS", "COMFYUI_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    draw_portrait(0).save("anna.png")
+    draw_portrait(1).save("ben.jpg")
+    return tmp_path
+
+
+def type_in(*words, **variables) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+    command = [sys.executable, "-m", "dynamicid_core", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, encoding="utf-8")
+
+
+def run(capsys, *words) -> tuple[int, str, str]:
+    code = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def failure(capsys, *words) -> str:
+    """The line that a mistake prints."""
+    code, out, err = run(capsys, *words)
+    assert code == 1 and out == ""
+    *_, line = err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+# --- as processes -------------------------------------------------------------------------------------------------
+
+
+def test_main_job_offline(folder):
+    """What the README's main command does without ComfyUI: three pictures, from nothing."""
+    done = type_in("generate", "anna.png", "ben.jpg", "--stand-in", "--explain", "-o", "out/two.png", "--seed", 5, "--steps", 2)
+    assert done.returncode == 0, done.stderr
+    assert "NOISE" in done.stderr and "2/2" in done.stderr  # progress
+    pictures = [folder / "out" / f"two{end}.png" for end in ("", "_regions", "_activation")]
+    assert done.stdout.splitlines() == [*(f"saved {p.relative_to(folder)}" for p in pictures), "seed 5"]
+    assert [Image.open(p).size for p in pictures] == [(256, 256), (256, 256), (768, 256)]
+    assert np.asarray(Image.open(pictures[0])).std() > 5
+
+
+def test_errors_are_one_line_and_stdout_is_json(folder):
+    done = type_in("encode", "nobody.jpg", "--stand-in", "--json")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: There is no photo nobody.jpg. Check the name and the folder."
+    assert json.loads(done.stdout) == {"error": "There is no photo nobody.jpg. Check the name and the folder."}
+    done = type_in("encode", "anna.png", "--stand-in", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["written"][0]["face"] == "anna.safetensors"
+
+
+def test_wrong_usage(capsys):
+    for words in ([], ["paint"], ["encode"], ["convert"]):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 2
+        assert "usage:" in capsys.readouterr().err
+
+
+def test_help_and_exit_code_of_wrong_usage(folder):
+    done = type_in("--help")
+    assert done.returncode == 0
+    assert all(f"  {name} " in done.stdout for name in ("convert", "encode", "generate", "download"))
+    done = type_in("generate", "--size", "big")
+    assert done.returncode == 2 and "usage:" in done.stderr and done.stdout == ""
+
+
+# --- encode -------------------------------------------------------------------------------------------------------
+
+
+def test_encode(folder, capsys):
+    assert run(capsys, "encode", "anna.png", "--stand-in")[0] == 0
+    assert run(capsys, "encode", "anna.png", "ben.jpg", "--stand-in", "-o", "both.safetensors")[0] == 0
+    assert run(capsys, "encode", "--each", "anna.png", "ben.jpg", "--stand-in", "-o", "faces")[0] == 0
+    anna, both, ben = (load_face(p) for p in ("anna.safetensors", "both.safetensors", "faces/ben.safetensors"))
+    torch.testing.assert_close(both.tokens, (anna.tokens + ben.tokens) / 2)
+    assert torch.equal(load_face("faces/anna.safetensors").tokens, anna.tokens)
+    assert len(list(Path("faces").iterdir())) == 2
+
+
+def test_encode_finds_models_where_artists_have_them(folder, stand_ins, capsys, monkeypatch):
+    for source, place in (("saa", "dynamicid"), ("clip_vision", "clip_vision"), ("detector", "insightface/models")):
+        target = folder / "models" / place
+        target.mkdir(parents=True)
+        name = {"clip_vision": "CLIP-ViT-H-14", "detector": "buffalo_l", "saa": "saa.safetensors"}[source]
+        (target / name).symlink_to(stand_ins[source], target_is_directory=stand_ins[source].is_dir())
+    monkeypatch.setenv("HOME", str(folder))
+    assert run(capsys, "encode", "anna.png", "--device", "cpu")[0] == 0
+    from_folder = load_face("anna.safetensors")
+    Path("models").rename("elsewhere")
+    assert "Looked in" in failure(capsys, "encode", "anna.png", "--device", "cpu")
+    assert run(capsys, "encode", "anna.png", "--device", "cpu", "--models", "elsewhere", "-o", "again.safetensors")[0] == 0
+    assert torch.equal(load_face("again.safetensors").tokens, from_folder.tokens)
+
+
+def test_encode_mistakes(folder, capsys):
+    Image.new("RGB", (200, 200), (90, 90, 90)).save("empty.png")
+    assert "photo 1 of 1" in failure(capsys, "encode", "empty.png", "--stand-in")
+    assert not Path("empty.safetensors").exists()
+    Path("text.jpg").write_text("no picture")
+    assert "cannot be read" in failure(capsys, "encode", "text.jpg", "--stand-in")
+    assert "Several photos would become" in failure(capsys, "encode", "--each", "anna.png", "x/anna.jpg", "-o", "f")
+    code, _, err = run(capsys, "encode", "anna.png", "empty.png", "--stand-in", "--on-no-face", "skip photo")
+    assert code == 0 and "photo 2" in err
+    assert "python -m dynamicid_core download" in failure(capsys, "encode", "anna.png", "--device", "cpu")
+    assert "--device warp" in failure(capsys, "encode", "anna.png", "--device", "warp")
+
+
+# --- generate -----------------------------------------------------------------------------------------------------
+
+
+def test_generate_from_model_files_and_again_from_the_picture(folder, stand_ins, capsys):
+    names = {"--model": "model", "--saa": "saa", "--imr": "imr", "--clip-vision": "clip_vision", "--detector": "detector"}
+    given = [word for flag, name in names.items() for word in (flag, stand_ins[name])]
+    assert run(capsys, "encode", "ben.jpg", *given[2:4], *given[6:], "--device", "cpu")[0] == 0
+    Image.fromarray((np.arange(64, dtype=np.uint8) * 4)[None].repeat(64, 0)).save("right.png")
+    people = [
+        "--face", "anna.png", "--box", "0,0.1,0.5,1", "--expression", "a very surprised expression, front view", "--name", "A",
+        "--face", "ben.safetensors", "--mask", "right.png", "--weight", "0.8",
+    ]  # fmt: skip
+    words = [*people, *given, *SMALL, "--seed", 7, "--prompt", "zwei L\u00f6wen", "--cfg", 3, "--layout-end", 0.5]
+    code, out, _ = run(capsys, "generate", *words, "--sampler", "euler", "--device", "cpu", "-o", "one.png", "--json")
+    assert code == 0
+    settings = json.loads(out)["settings"]
+    assert settings["prompt"] == "zwei L\u00f6wen" and settings["options"]["layout_end"] == 0.5
+    assert settings["people"][1]["weight"] == 0.8 and len(settings["checksums"]) == 3
+    picture = Image.open("one.png")
+    assert json.loads(picture.info["dynamicid"])["seed"] == 7
+    assert run(capsys, "generate", "--from", "one.png", "-o", "two.png", "--quiet", "--device", "cpu")[0] == 0
+    assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
+    assert run(capsys, "generate", "--from", "two.png", "--seed", 8, "-o", "three.png", "--quiet", "--device", "cpu")[0] == 0
+    assert (np.asarray(Image.open("three.png")) != np.asarray(picture)).any()
+    assert read_png(Path("three.png")).people == read_png(Path("one.png")).people
+    draw_portrait(2).save("anna.png")
+    code, _, err = run(capsys, "generate", "--from", "one.png", "-o", "four.png", "--quiet", "--device", "cpu")
+    assert code == 0 and "anna.png has changed" in err
+    Path("right.png").unlink()
+    assert "right.png" in failure(capsys, "generate", "--from", "one.png", "--device", "cpu")
+
+
+def test_every_setting_reaches_the_picture(folder, capsys):
+    """Each of these makes another picture than without it; the same twice makes the same."""
+
+    def picture(*words) -> bytes:
+        words = [*people, "--stand-in", *SMALL, "--seed", "1", "--layout-end", "0.9", *words]
+        assert run(capsys, "generate", *words)[0] == 0
+        return np.asarray(Image.open("dynamicid.png")).tobytes()
+
+    assert run(capsys, "encode", "ben.jpg", "--stand-in")[0] == 0
+    people = ["--face", "ben.safetensors", "--box", "0.5,0,1,1", "--face", "anna.png", "--box", "0,0,0.5,1"]
+    plain = picture()
+    assert picture() == plain
+    changed = {
+        words: picture(*words)
+        for words in (
+            ("--weight", "0.5"), ("--expression", "a happy expression"), ("--prompt", "a lake"), ("--negative", "trees"),
+            ("--cfg", "2"), ("--steps", "3"), ("--seed", "2"), ("--sampler", "heun"), ("--face-weight", "0.5"),
+            ("--start-at", "0.7"), ("--end-at", "0.6"), ("--layout-strength", "0"), ("--gate-threshold", "0.6"),
+            ("--lora-strength", "0"), ("--crop-factor", "1.2"),
+        )
+    }  # fmt: skip
+    assert [words for words, made in changed.items() if made == plain] == []
+    assert len(set(changed.values())) == len(changed)
+
+
+def test_without_boxes_people_stand_side_by_side(folder, capsys):
+    assert run(capsys, "generate", "anna.png", "ben.jpg", "--stand-in", *SMALL, "--seed", 1)[0] == 0
+    strips = np.asarray(Image.open("dynamicid.png"))
+    boxed = ["--face", "anna.png", "--box", "0,0,0.5,1", "--face", "ben.jpg", "--box", "0.5,0,1,1"]
+    assert run(capsys, "generate", *boxed, "--stand-in", *SMALL, "--seed", 1)[0] == 0
+    assert (np.asarray(Image.open("dynamicid.png")) == strips).all()
+
+
+def test_stand_ins_step_in_only_where_asked(folder, capsys):
+    assert "Missing: a Stable Diffusion 1.5 model" in failure(capsys, "generate", "anna.png", "--device", "cpu")
+    code, out, err = run(capsys, "generate", "--or-stand-in", *SMALL)
+    assert code == 0 and "No models were found" in err and "NOISE" in err and "portraits" in err
+    assert out.startswith("saved dynamicid.png\nseed ")
+    assert "there is no x.safetensors" in failure(
+        capsys, "generate", "anna.png", "--or-stand-in", "--model", "x.safetensors", "--device", "cpu"
+    )
+
+
+def test_generate_mistakes(folder, capsys, stand_ins):
+    def mistake(*words) -> str:
+        return failure(capsys, "generate", "--stand-in", *words)
+
+    assert "no file nobody.png (person 2)" in mistake("anna.png", "nobody.png")
+    assert "a box and a mask" in mistake("--face", "anna.png", "--box", "0,0,1,1", "--mask", "ben.jpg")
+    assert "multiple of 8" in mistake("anna.png", "--size", "100x64")
+    assert "--cfg 0.5" in mistake("anna.png", "--cfg", "0.5")
+    assert "--steps 0" in mistake("anna.png", "--steps", "0")
+    assert "layout_end is 2.0" in mistake("anna.png", "--layout-end", "2")
+    assert "1 face was found" in mistake("anna.png", "--index", "4", *SMALL)
+    save_face("ben.safetensors", Face(torch.zeros(1, 4, 768), torch.zeros(1, 4, 768), "test"))
+    assert "one face file or several photos" in mistake("--face", "ben.safetensors", "anna.png", *SMALL)
+    assert "no DynamicID settings" in mistake("--from", "anna.png")
+    assert "cannot be read as a picture" in mistake("--from", "gone.png")
+    Image.new("L", (8, 8)).save("black.png")
+    assert "mask is empty" in mistake("--face", "anna.png", "--mask", "black.png", *SMALL)
+    other = ["--saa", stand_ins["imr"], "--clip-vision", stand_ins["clip_vision"], "--model", stand_ins["model"]]
+    other += ["--detector", stand_ins["detector"], "--device", "cpu"]
+    assert "is a DynamicID IMR file" in failure(capsys, "generate", "anna.png", *other)
+    for words in (["--box", "0,0,1,1"], ["--face", "anna.png", "--box", "0.5,0,0.2,1"], ["anna.png", "--sampler", "x"]):
+        with pytest.raises(SystemExit) as stop:
+            main(["generate", *words])
+        assert stop.value.code == 2
+
+
+def test_broken_model_folder_is_named(folder, stand_ins, capsys):
+    Path("model").mkdir()
+    given = ["--saa", stand_ins["saa"], "--clip-vision", stand_ins["clip_vision"], "--detector", stand_ins["detector"]]
+    assert "The model model cannot be loaded" in failure(capsys, "generate", "anna.png", "--model", "model", *given)
+
+
+def test_settings_survive_the_png(tmp_path):
+    settings = Settings(
+        prompt="caf\u00e9 \u4eba",
+        people=(PersonSettings(("a.png", "b.png"), (0.0, 0.1, 0.5, 1.0), None, 0.5, "Anna", 1, "happy", 0.7, "c.png"),),
+        options=SAAOptions(weight=0.5, outside="nobody"),
+        photos={"order": "left-right"},
+        checksums={"a.png": "00"},
+        seed=2**40,
+    )
+    path = write_png(tmp_path / "x" / "a.png", Image.new("RGB", (8, 8)), settings)
+    assert read_png(path) == settings
+    for text in ("[]", "{}", "nonsense", settings.to_json().replace('"version": 1', '"version": 99')):
+        with pytest.raises(DynamicIDError, match="cannot be read"):
+            Settings.from_json(text)
+
+
+def test_defaults_are_the_published_settings():
+    settings = settings_of(parser().parse_args(["generate"]))
+    assert (settings.width, settings.height, settings.steps, settings.cfg, settings.sampler) == (768, 768, 50, 5.0, "ddim")
+    assert settings.options == SAAOptions()
+    assert settings.seed != settings_of(parser().parse_args(["generate"])).seed
+
+
+def test_face_files_of_another_encoder_are_noted(folder, capsys):
+    face = Face(torch.randn(1, 4, 768), torch.randn(1, 4, 768), "0123456789abcdef")
+    save_face("other.safetensors", face)
+    code, _, err = run(capsys, "generate", "other.safetensors", "--stand-in", *SMALL)
+    assert code == 0 and "0123456789ab" in err
+
+
+# --- convert and download -----------------------------------------------------------------------------------------
+
+
+def test_convert(tmp_path, capsys):
+    published = published_pickles(tmp_path / "published")
+    code, out, _ = run(capsys, "convert", published["SAA.bin"], published["IMR.bin"], "-o", tmp_path / "out", "--json")
+    written = [Path(path) for path in json.loads(out)["written"]]
+    assert code == 0 and [path.name for path in written] == ["saa.safetensors", "imr.safetensors"]
+    pickled, converted = read_tensors(published["SAA.bin"]), read_tensors(written[0])
+    assert pickled.keys() == converted.keys()
+    assert all(torch.equal(pickled[name], converted[name]) for name in pickled)
+    (tmp_path / "x.bin").write_bytes(b"")
+    assert "empty" in failure(capsys, "convert", tmp_path / "x.bin")
+
+
+def test_download(tmp_path, capsys, monkeypatch):
+    """The hub is not asked here; what the command makes of its answers is."""
+    monkeypatch.setattr(files, "download", lambda folder: list(published_pickles(folder).values()))
+    code, out, _ = run(capsys, "download", tmp_path / "weights", "--convert")
+    assert code == 0 and len(out.splitlines()) == 5
+    assert (tmp_path / "weights" / "imr.safetensors").is_file()
+
+    def unreachable(folder):
+        raise DynamicIDError("The weights could not be fetched (no network).")
+
+    monkeypatch.setattr(files, "download", unreachable)
+    assert "could not be fetched" in failure(capsys, "download", tmp_path / "weights")
+
+
+def test_missing_packages_are_named(folder, capsys, monkeypatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "diffusers" else find(name, *a))
+    assert "pip install" in failure(capsys, "generate", "anna.png", "--stand-in")
+
+
+def test_interrupted(folder, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(models, "load_photo_encoder", interrupt)
+    assert run(capsys, "encode", "anna.png") == (130, "", "interrupted\n")
