@@ -27,14 +27,17 @@ class PerceiverAttention(nn.Module):
         self.to_out = operations.Linear(inner, width, bias=False)
 
     def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        """``tokens`` [B, T, width], ``context`` [B, L, width] -> [B, T, width], without the residual."""
-        if context is None:
-            tokens = source = self.norm1(tokens)
-        else:
-            tokens = self.norm2(tokens)
-            source = torch.cat((self.norm1(context).expand(len(tokens), -1, -1), tokens), dim=1)  # [B, L + T, width]
-        q = self.to_q(tokens)
-        k, v = self.to_kv(source).chunk(2, dim=-1)
+        """``tokens`` [B, T, width], ``context`` [B, L, width] -> [B, T, width], without the residual.
+
+        Either may have one row for all of the other's; what depends on it alone is then computed once.
+        """
+        own = (self.norm1 if context is None else self.norm2)(tokens)
+        q, kv = self.to_q(own), self.to_kv(own)
+        if context is not None:
+            rows = max(len(context), len(tokens))
+            seen = self.to_kv(self.norm1(context))  # [B, L, 2 * inner]
+            q, kv = q.expand(rows, -1, -1), torch.cat([x.expand(rows, -1, -1) for x in (seen, kv)], dim=1)
+        k, v = kv.chunk(2, dim=-1)  # [B, L + T, inner]
         q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=self.heads) for x in (q, k, v))
         return self.to_out(rearrange(scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)"))
 

@@ -75,5 +75,5 @@ class Reconfigurator(nn.Module):
         source = self.motion_latents(source_landmarks, source_text)
         target = self.motion_latents(target_landmarks, target_text)
         neutral = _run(self.disentangleNet, self.proj_in(self.norm_in(tokens)), source)
-        edited = _run(self.entangleNet, neutral.expand(len(target), -1, -1), target)
+        edited = _run(self.entangleNet, neutral, target)
         return self.proj_out(self.norm_out(edited))
