@@ -33,6 +33,7 @@ from .types import DynamicIDError, Face
 THUMBNAIL_SIZE = 192  # px
 THUMBNAIL_FACTOR = 1.7  # of the face box: the head
 PREVIEW_SIZE = 1024  # px
+NULL_PIXELS = torch.zeros(1, 3, CLIP_SIZE, CLIP_SIZE)  # zero after normalisation: CLIP's mean colour
 
 Progress = Callable[[Sequence[np.ndarray]], Iterable[np.ndarray]]
 ClipTokens = Callable[[Tensor], Tensor]
@@ -125,12 +126,14 @@ def encode_photos(
     on_no_face: str = "error",
     name: str = "",
     progress: Progress = iter,
+    null_clip_tokens: Callable[[], Tensor] | None = None,
 ) -> EncodedFace:
     """Several photos of one person -> one face, the mean of their tokens.
 
     ``photos``: uint8 RGB [h, w, 3] each, as :func:`faces.to_rgb` makes them. ``detector``: None means that no face is
-    looked for, which only ``on_no_face="clip only"`` allows. ``clip_tokens``: pixels [K + 1, 3, 224, 224] -> hidden states
-    before CLIP's last layer [K + 1, 257, 1280]; the last picture is zero after normalisation and gives the null tokens.
+    looked for, which only ``on_no_face="clip only"`` allows. ``clip_tokens``: pixels [K, 3, 224, 224] -> hidden states
+    before CLIP's last layer [K, 257, 1280]. ``null_clip_tokens``: gives those of :data:`NULL_PIXELS`, [1, 257, 1280], where
+    the host remembers them; None has them computed along with the photos'.
     ``encoder``: identities [K, 512], CLIP tokens [K, 257, 1280], null CLIP tokens [1, 257, 1280] -> face tokens
     [K, T, 768] and null tokens [1, T, 768] (:func:`tokens.encode_tokens` with the face encoder). ``crop_factor``: 0 encodes
     the whole photo, as published, else a square of so many face sizes around the face. ``on_no_face``: one of
@@ -147,11 +150,14 @@ def encode_photos(
     found, chosen = choose_faces(photos, detector, order, index, progress)
     kept, message = faces.on_no_face(chosen, on_no_face) if detector else (list(range(len(photos))), "")
     parts = [_part(photos[i], chosen[i], crop_factor) for i in kept]
-    null = torch.zeros(1, 3, CLIP_SIZE, CLIP_SIZE)
-    seen = clip_tokens(torch.cat([clip_pixels(part) for part, _ in parts] + [null]))
+    pixels = [clip_pixels(part) for part, _ in parts]
+    if null_clip_tokens is None:
+        seen, null = clip_tokens(torch.cat([*pixels, NULL_PIXELS])).split((len(pixels), 1))
+    else:
+        seen, null = clip_tokens(torch.cat(pixels)), null_clip_tokens()
     details = [_details(photos[i], chosen[i], place) for i, (_, place) in zip(kept, parts, strict=True)]
     identities = torch.stack([known.get("identity", torch.zeros(512)) for known in details])
-    tokens, uncond = encoder(identities, seen[:-1], seen[-1:])
+    tokens, uncond = encoder(identities, seen, null)
     people = [
         Face(row[None], uncond, encoder_hash, name=name, **known) for row, known in zip(tokens, details, strict=True)
     ]

@@ -87,6 +87,7 @@ class DynamicIDEncodeFace(io.ComfyNode):
             crop_factor=crop_factor,
             on_no_face=on_no_face,
             progress=steps,
+            null_clip_tokens=lambda: host.null_clip_tokens(clip_vision),
         )
         if encoded.message:
             warn(encoded.message)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from ..attention import add_faces, gate_affine, pack_cast, score_bias
 from ..checkpoints import MotionCheckpoint, SAACheckpoint, load_motion, load_saa
+from ..encode import NULL_PIXELS
 from ..files import encoder_mismatch
 from ..layers import TransformerBlock, attention_blocks
 from ..networks.saa import LORA_TARGETS, SAAModule
@@ -131,6 +133,16 @@ def clip_tokens(clip_vision, pixels: Tensor) -> Tensor:
         )
     comfy.model_management.load_model_gpu(clip_vision.patcher)
     return clip_vision.model(pixel_values=pixels.to(clip_vision.load_device), intermediate_output=-2)[1].float().cpu()
+
+
+_null_clip_tokens: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
+
+
+def null_clip_tokens(clip_vision) -> Tensor:
+    """:func:`clip_tokens` of :data:`encode.NULL_PIXELS`, [1, 257, 1280]: the same for all photos, so found only once."""
+    if clip_vision not in _null_clip_tokens:
+        _null_clip_tokens[clip_vision] = clip_tokens(clip_vision, NULL_PIXELS)
+    return _null_clip_tokens[clip_vision]
 
 
 def pooled_text(clip, texts: Sequence[str]) -> Tensor:
