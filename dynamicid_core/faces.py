@@ -483,7 +483,7 @@ def draw_caption(
     draw: ImageDraw.ImageDraw, lines: list[str], box: Sequence[float], color: str, size: tuple[int, int]
 ) -> None:
     """Lines of text on a dark plate, under the box, or above it or inside where there is no room."""
-    font = ImageFont.load_default(max(13, round(min(size) * 0.028)))
+    font = ImageFont.load_default(max(13, round(min(size) * 0.045)))
     text = "\n".join(lines)
     _, _, width, height = draw.multiline_textbbox((0, 0), text, font=font)
     pad = max(2, height // (6 * len(lines)))
