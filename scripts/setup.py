@@ -62,7 +62,7 @@ def install_comfyui(allowed: bool) -> Path:
     Raises SetupError if the user does not agree, or if the installation fails.
     """
     folder = default_comfyui()
-    if not allowed and not _agrees(f"No ComfyUI was found. Install it with comfy-cli in {folder}? [y/N] "):
+    if not allowed and not agrees(f"No ComfyUI was found. Install it with comfy-cli in {folder}? [y/N] "):
         raise SetupError(
             "No ComfyUI was found; set COMFYUI_PATH to its folder, or let this script install it with --yes."
         )
@@ -79,7 +79,8 @@ def install_comfyui(allowed: bool) -> Path:
     return folder
 
 
-def _agrees(question: str) -> bool:
+def agrees(question: str) -> bool:
+    """Ask, where somebody can answer; elsewhere the answer is no."""
     return sys.stdin is not None and sys.stdin.isatty() and input(question).strip().lower() in ("y", "yes")
 
 

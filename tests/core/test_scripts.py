@@ -315,7 +315,7 @@ def test_setup_makes_a_python_where_there_is_none(setup, monkeypatch):
 
 
 def test_setup_installs_no_comfyui_unasked(setup, monkeypatch):
-    monkeypatch.setattr(setup, "_agrees", lambda question: False)
+    monkeypatch.setattr(setup, "agrees", lambda question: False)
     with pytest.raises(setup.SetupError, match="COMFYUI_PATH.*--yes"):
         setup.main([])
 

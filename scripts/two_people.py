@@ -1,0 +1,277 @@
+"""Two people from two photos in one picture, made by ComfyUI: ``python scripts/two_people.py a.jpg b.jpg``.
+
+It finds ComfyUI (see environment.py) or offers to install one, puts this pack into it, finds or fetches the models,
+starts the server if none runs, queues ``workflows/api/two_people.json`` and saves the picture. With ``--stand-in`` all
+models are small files of the right form with random weights, in a folder of their own: the picture is noise.
+
+Starts with the standard library alone, then runs itself again in the Python of ComfyUI.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import comfy_client
+import model_files
+import setup
+from environment import (
+    ROOT,
+    SetupError,
+    comfyui_python,
+    find_comfyui,
+    has_modules,
+    install,
+    project_environment,
+    run_script,
+)
+
+INNER = "DYNAMICID_IN_COMFYUI_PYTHON"  # set for the second run
+REQUIREMENTS = ("insightface", "onnxruntime", "safetensors", "einops", "huggingface_hub")  # modules of requirements.txt
+STAND_IN_STEPS = 10
+BAR = 30  # characters
+
+
+class NoComfyUI(SetupError):
+    """There is none, and none could be installed."""
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Two people from two photos in one picture, made by ComfyUI.")
+    add = parser.add_argument
+    add("photos", nargs="*", type=Path, metavar="PHOTO", help="a photo of each person (with --stand-in: none, or two)")
+    add("--prompt", help="what the picture shows (default: two people in a park)")
+    add(
+        "--expression-a",
+        metavar="TEXT",
+        help='what the first face shows, e.g. "a very surprised expression, front view"',
+    )
+    add("--expression-b", metavar="TEXT", help="the same for the second face (default: as in the photo)")
+    add("--seed", type=int, default=42, help="default: %(default)s")
+    add("--steps", type=int, help=f"sampling steps (default: 50; with --stand-in {STAND_IN_STEPS})")
+    add("--size", type=int, help="width and height in pixels, a multiple of 8 (default: 768)")
+    add("--output", type=Path, default=Path("two_people.png"), help="the picture's file (default: %(default)s)")
+    add("--stand-in", action="store_true", help="use small models with random weights; the picture will be noise")
+    add("--port", type=int, default=8188, help="where ComfyUI runs or is started (default: %(default)s)")
+    add("--server", metavar="URL", help="use the ComfyUI that runs at this address, with the models that it has")
+    add("--yes", action="store_true", help="agree to every question: installation, downloads, the face models' licence")
+    options = parser.parse_args(arguments)
+    if len(options.photos) != 2 and not (options.stand_in and not options.photos):
+        parser.error(f"two photos are needed, and {len(options.photos)} were given (to try it without: --stand-in)")
+    if options.size is not None and not (64 <= options.size <= 4096 and options.size % 8 == 0):
+        parser.error(f"--size {options.size}: it must be a multiple of 8 from 64 to 4096")
+    if options.steps is not None and not 1 <= options.steps <= 1000:
+        parser.error(f"--steps {options.steps}: it must lie between 1 and 1000")
+    if options.stand_in and options.server:
+        parser.error("--stand-in starts a server of its own; leave --server out")
+    return options
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    for photo in options.photos:
+        if not photo.is_file():
+            raise SetupError(f"There is no photo {photo}.")
+    if os.environ.get(INNER):
+        sys.path.append(str(ROOT))
+        return make_picture(options)
+    try:
+        python, comfyui = prepare(options)
+    except NoComfyUI as error:
+        print(f"{error}\nGoing on without ComfyUI: the same method on diffusers.", file=sys.stderr)
+        return without_comfyui(options)
+    variables = os.environ | {INNER: "1"} | ({"COMFYUI_PATH": str(comfyui)} if comfyui else {})
+    command = [str(python), str(Path(__file__).resolve()), *arguments]
+    if os.name == "posix":  # the same process goes on, so that signals reach it; Windows knows no such thing
+        sys.stdout.flush()
+        os.execve(command[0], command, variables)
+    return subprocess.run(command, env=variables).returncode
+
+
+# --- before: with any Python --------------------------------------------------------------------------------------
+
+
+def prepare(options: argparse.Namespace) -> tuple[Path, Path | None]:
+    """ComfyUI's Python with what this pack needs, and its folder (None: only a server elsewhere is used).
+
+    Raises NoComfyUI if there is none and none could be installed.
+    """
+    comfyui = find_comfyui()
+    if options.server:
+        python = (comfyui_python(comfyui) if comfyui else None) or Path(sys.executable)
+        if not has_modules(python, "aiohttp"):
+            raise SetupError(
+                f"{python} lacks aiohttp, which --server needs; install it: {python} -m pip install aiohttp"
+            )
+        return python, comfyui
+    if comfyui is None:
+        try:
+            comfyui = setup.install_comfyui(options.yes)
+        except SetupError as error:
+            raise NoComfyUI(str(error)) from None
+    setup.check_version(comfyui)
+    python = comfyui_python(comfyui) or project_environment(comfyui)
+    if not has_modules(python, *REQUIREMENTS):
+        print(f"Installing what this pack needs into {python} ...", flush=True)
+        install(python, *setup.missing_requirements(python))
+    if not options.stand_in:
+        setup.link_pack(comfyui)
+    return python, comfyui
+
+
+def without_comfyui(options: argparse.Namespace) -> int:
+    """The same job on diffusers, in the project's own environment, with stand-ins where no models are at hand."""
+    command = [str(project_environment()), "-m", "dynamicid_core", "generate", "--explain"]
+    command.append("--stand-in" if options.stand_in else "--or-stand-in")
+    for photo, expression in zip(options.photos, (options.expression_a, options.expression_b), strict=False):
+        command += ["--face", str(photo), *(["--expression", expression] if expression else [])]
+    values = {"--prompt": options.prompt, "--seed": options.seed, "--steps": options.steps, "--size": options.size}
+    values["--output"] = options.output
+    command += [word for name, value in values.items() if value is not None for word in (name, str(value))]
+    return subprocess.run(command).returncode
+
+
+# --- then: in ComfyUI's Python ------------------------------------------------------------------------------------
+
+
+def make_picture(options: argparse.Namespace) -> int:
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(stand_in_host() if options.stand_in else own_host(options))
+        edited = any((options.expression_a, options.expression_b))
+        chosen = {}
+        if not options.stand_in:
+            models = None if options.server else find_comfyui() / "models"
+            chosen = model_files.choose(client, models, edited, options.yes)
+        photos = options.photos or stack.enter_context(drawn_photos())
+        graph = fill_graph(options, [client.upload(photo) for photo in photos], chosen)
+        outputs = client.run(graph, show_progress)
+        clear_progress()
+        (saved,) = (node for node, content in graph.items() if content["class_type"] == "SaveImage")
+        picture = client.picture(outputs[saved]["images"][0])
+    try:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_bytes(picture)
+    except OSError as error:
+        raise SetupError(f"The picture could not be saved ({error}); give another place with --output.") from None
+    print(f"Saved {options.output.resolve()} ({time.monotonic() - started:.0f} s).")
+    if options.stand_in:
+        print(
+            "It was made with stand-in models (random weights), so it is noise; with real models leave --stand-in out."
+        )
+    return 0
+
+
+@contextlib.contextmanager
+def stand_in_host() -> Iterator[comfy_client.Client]:
+    """A ComfyUI of our own whose base folder holds nothing but this pack and stand-in models."""
+    from dynamicid_core.standins.models import make_models
+
+    print("Stand-in models: random weights of the right form, so the picture will be NOISE.", flush=True)
+    with tempfile.TemporaryDirectory(prefix="dynamicid-stand-in-", ignore_cleanup_errors=True) as folder:
+        base = Path(folder).resolve()
+        make_models(base / "models", progress=lambda name, done, total: show_progress("Making " + name, done, total))
+        clear_progress()
+        (base / "input").mkdir()
+        pack = setup.link_pack(base)
+        options = ["--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
+        try:
+            with started_server(comfy_client.free_port(), options) as client:
+                yield client
+        finally:
+            if setup.is_link(pack):  # the link alone, before everything in the folder is removed
+                pack.rmdir() if os.name == "nt" else pack.unlink()
+
+
+@contextlib.contextmanager
+def own_host(options: argparse.Namespace) -> Iterator[comfy_client.Client]:
+    """The ComfyUI that the user named or has running, else one that is started for this picture."""
+    client = comfy_client.Client(options.server or f"http://127.0.0.1:{options.port}")
+    with contextlib.ExitStack() as stack:
+        if options.server or client.is_alive():
+            print(f"Using the ComfyUI at {client.url}.", flush=True)
+        else:
+            client = stack.enter_context(started_server(options.port, []))
+        if not client.get("/object_info/DynamicIDApply"):
+            raise SetupError(
+                f"The ComfyUI at {client.url} runs without this pack; restart it, or choose another --port."
+            )
+        yield client
+
+
+def started_server(port: int, options: list[str]) -> contextlib.AbstractContextManager[comfy_client.Client]:
+    import torch
+
+    available = [torch.cuda.is_available(), torch.backends.mps.is_available()]
+    available.append(hasattr(torch, "xpu") and torch.xpu.is_available())
+    print("Starting ComfyUI ...", flush=True)
+    device = [] if any(available) else ["--cpu", "--use-pytorch-cross-attention"]  # its default is far slower there
+    return comfy_client.server(Path(sys.executable), find_comfyui(), port, [*device, *options])
+
+
+@contextlib.contextmanager
+def drawn_photos() -> Iterator[list[Path]]:
+    """Two drawn portraits, where no photos were given."""
+    from dynamicid_core.standins.portraits import draw_portrait
+
+    print("No photos were given, so two drawn portraits are used.", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"portrait_{number}.png" for number in (1, 2)]
+        for number, path in enumerate(paths):
+            draw_portrait(number).save(path)
+        yield paths
+
+
+def fill_graph(options: argparse.Namespace, photos: list[str], chosen: dict[tuple[str, str], str]) -> dict[str, dict]:
+    """The workflow's API format with the photos (names in the host's input folder), models and settings put in.
+
+    ``chosen``: (type of node, input) -> model file, where it is another than the workflow's.
+    """
+    expressions = (options.expression_a, options.expression_b)
+    name = "edited_expression" if any(expressions) else "two_people"
+    graph = json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text("utf-8"))
+    by_title = {node["_meta"]["title"]: node["inputs"] for node in graph.values()}
+    for number, photo in enumerate(photos, 1):
+        by_title[f"Photo of person {number}"]["image"] = photo
+    if any(expressions):
+        for number, text in enumerate(expressions, 1):
+            node = by_title[f"Expression of person {number}"]
+            node |= {"expression": text} if text else {"strength": 0.0}
+    if options.prompt:
+        by_title["Prompt"]["text"] = options.prompt
+    by_title["Sampler"]["seed"] = options.seed
+    if steps := options.steps or (STAND_IN_STEPS if options.stand_in else None):
+        by_title["Sampler"]["steps"] = steps
+    if options.size:
+        for title in ("Picture size", "Preview Cast"):  # boxes are shares of a canvas of their own
+            by_title[title] |= {"width": options.size, "height": options.size}
+    for node in graph.values():
+        node["inputs"] |= {key: file for (kind, key), file in chosen.items() if kind == node["class_type"]}
+    return graph
+
+
+def show_progress(what: str, done: int, total: int) -> None:
+    """One line that is written over and over; in a log, one line for each piece of work."""
+    if sys.stdout.isatty():
+        filled = BAR * done // total if total else 0
+        count = f"{done}/{total}" if total else ""
+        print(f"\r\033[K[{'#' * filled}{'.' * (BAR - filled)}] {what} {count}", end="", flush=True)
+    elif done == 0:
+        print(f"{what} ...", flush=True)
+
+
+def clear_progress() -> None:
+    if sys.stdout.isatty():
+        print("\r\033[K", end="", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
