@@ -196,9 +196,7 @@ def own_host(options: argparse.Namespace) -> Iterator[comfy_client.Client]:
     """The ComfyUI that the user named or has running, else one that is started for this picture."""
     client = comfy_client.Client(options.server or f"http://127.0.0.1:{options.port}")
     with contextlib.ExitStack() as stack:
-        if options.server or client.is_alive():
-            print(f"Using the ComfyUI at {client.url}.", flush=True)
-        else:
+        if not options.server and not client.is_alive():
             client = stack.enter_context(started_server(options.port, []))
         if not client.get("/object_info/DynamicIDApply"):
             raise SetupError(

@@ -1,0 +1,106 @@
+"""The main job's script, as far as it goes without a ComfyUI: its arguments, its graph, its way out."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    for name in ("two_people", "model_files", "comfy_client", "build_workflows", "graphs", "setup", "environment"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    spec = importlib.util.spec_from_file_location("two_people", ROOT / "scripts" / "two_people.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "two_people", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def titled(graph: dict) -> dict[str, dict]:
+    return {node["_meta"]["title"]: node["inputs"] for node in graph.values()}
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["a.jpg"], "two photos are needed, and 1 were given"),
+        ([], "--stand-in"),
+        (["a.jpg", "b.jpg", "--size", "100"], "multiple of 8"),
+        (["a.jpg", "b.jpg", "--steps", "0"], "between 1 and 1000"),
+        (["--stand-in", "--server", "http://x"], "leave --server out"),
+    ],
+)
+def test_wrong_usage_ends_with_code_2_and_says_why(script, capsys, arguments, words):
+    with pytest.raises(SystemExit) as ended:
+        script.main(arguments)
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_missing_photo_is_named_in_one_line():
+    command = [sys.executable, str(ROOT / "scripts" / "two_people.py"), "none_a.jpg", "none_b.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: There is no photo none_a.jpg.\n")
+
+
+def test_graph_gets_photos_settings_and_models(script):
+    options = script.parse(["a.jpg", "b.jpg", "--prompt", "at sea", "--seed", "7", "--steps", "9", "--size", "512"])
+    chosen = {("CheckpointLoaderSimple", "ckpt_name"): "mine.safetensors", ("DynamicIDLoader", "saa_file"): "SAA.bin"}
+    inputs = titled(script.fill_graph(options, ["up_a.jpg", "up_b.jpg"], chosen))
+    assert [inputs[f"Photo of person {n}"]["image"] for n in (1, 2)] == ["up_a.jpg", "up_b.jpg"]
+    assert (inputs["Prompt"]["text"], inputs["Sampler"]["seed"], inputs["Sampler"]["steps"]) == ("at sea", 7, 9)
+    assert (inputs["Picture size"]["width"], inputs["Picture size"]["height"]) == (512, 512)
+    assert (inputs["Boxes"]["width"], inputs["Place Faces in Boxes"]["width"]) == (768, 768), "shares of one canvas"
+    assert inputs["Load Checkpoint"]["ckpt_name"] == "mine.safetensors"
+    assert (inputs["Load DynamicID"]["saa_file"], inputs["Load DynamicID"]["imr_file"]) == ("SAA.bin", "none")
+
+
+def test_defaults_are_the_published_ones_except_for_stand_ins(script):
+    for arguments, steps in ((["a.jpg", "b.jpg"], 50), (["--stand-in"], script.STAND_IN_STEPS)):
+        inputs = titled(script.fill_graph(script.parse(arguments), ["a", "b"], {}))
+        assert (inputs["Sampler"]["steps"], inputs["Picture size"]["width"]) == (steps, 768)
+
+
+def test_an_expression_for_one_leaves_the_other_as_in_the_photo(script):
+    options = script.parse(["a.jpg", "b.jpg", "--expression-b", "a sad expression"])
+    inputs = titled(script.fill_graph(options, ["a", "b"], {}))
+    assert inputs["Expression of person 1"]["strength"] == 0
+    second = inputs["Expression of person 2"]
+    assert (second["expression"], second["strength"]) == ("a sad expression", 1)
+
+
+def test_without_comfyui_the_same_job_goes_to_diffusers(script, monkeypatch, tmp_path, capsys):
+    photos = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    for photo in photos:
+        photo.touch()
+    monkeypatch.delenv(script.INNER, raising=False)
+    monkeypatch.setattr(script, "find_comfyui", lambda: None)
+
+    def fail(allowed):
+        raise script.SetupError("No ComfyUI was found.")
+
+    ran = []
+    monkeypatch.setattr(script.setup, "install_comfyui", fail)
+    monkeypatch.setattr(script, "project_environment", lambda: Path(sys.executable))
+    monkeypatch.setattr(
+        script.subprocess, "run", lambda command: ran.append(command) or subprocess.CompletedProcess([], 3)
+    )
+    assert script.main([*map(str, photos), "--expression-b", "a sad expression", "--size", "256"]) == 3
+    from dynamicid_core.command_line import parser
+
+    (command,) = ran
+    options = parser().parse_args(command[3:])  # what the command line understands
+    assert options.people == [
+        {"files": (str(photos[0]),)},
+        {"files": (str(photos[1]),), "expression": "a sad expression"},
+    ]
+    assert (options.size, options.seed, options.or_stand_in) == ((256, 256), 42, True)
+    assert "without ComfyUI" in capsys.readouterr().err
