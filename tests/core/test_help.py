@@ -1,0 +1,76 @@
+"""Help pages: one for every node, true to its schema, and quoting messages that the project really has."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from messages import is_known, messages
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "web/docs"
+NODES = json.loads((ROOT / "tests/data/object_info.json").read_text(encoding="utf-8"))
+LARGEST_PICTURE = 300_000  # bytes
+MESSAGE = re.compile(r"^\| `([^|]+)` \| [^|]+ \|$", re.MULTILINE)
+PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
+
+
+@pytest.fixture(scope="module")
+def known() -> list[str]:
+    script = (ROOT / "web/js/dynamicid.js").read_text(encoding="utf-8")
+    return [*messages(), *re.findall(r'"([^"]+)"', script)]
+
+
+def number(value: float) -> str:
+    return format(value, "g")
+
+
+def section(text: str, title: str) -> str:
+    """What stands under a heading; empty if there is none."""
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return found[1] if found else ""
+
+
+def test_every_node_has_a_page_and_every_page_a_node() -> None:
+    assert {page.stem for page in DOCS.glob("*.md")} == NODES.keys()
+    assert {page.parent.name for page in DOCS.glob("*/*.md")} <= NODES.keys()
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_page_lists_inputs_and_outputs_as_they_are(node: str) -> None:
+    for page in (DOCS / f"{node}.md", *(DOCS / node).glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        rows = dict(reversed(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE)))  # inputs stand above outputs
+        for name, info in NODES[node]["inputs"].items():
+            row = rows[name]
+            if isinstance(info.get("default"), (int, float)):
+                span = f"`{number(info['default'])}` ({number(info['min'])} to {number(info['max'])})"
+                assert span in row.replace("\u81f3", "to"), (page, name, row)
+            for option in info.get("options", ()):
+                assert f"`{option}`" in row, (page, name, option)
+        assert text.startswith("# ") and "```" in text
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_page_quotes_messages_that_exist(node: str, known: list[str]) -> None:
+    text = (DOCS / f"{node}.md").read_text(encoding="utf-8")
+    quoted = MESSAGE.findall(section(text, "When it stops with a message"))
+    assert [message for message in quoted if not is_known(message, known)] == []
+
+
+def test_quoted_messages_are_checked(known: list[str]) -> None:
+    assert is_known("There are ... faces but ... weights; give one weight for each face.", known)
+    assert not is_known("There are ... faces but no weights at all.", known)
+    assert sum(len(MESSAGE.findall(page.read_text(encoding="utf-8"))) for page in DOCS.glob("*.md")) > 30
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("**/*.md")), ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_pictures_are_there_and_small(page: Path) -> None:
+    """The host shows a page's pictures from its folder of help pages, also for pages in a language's file."""
+    pictures = PICTURE.findall(page.read_text(encoding="utf-8"))
+    assert pictures
+    for name in pictures:
+        assert (DOCS / name).is_file(), f"{page.name}: {name} is missing"
+        assert (DOCS / name).stat().st_size <= LARGEST_PICTURE
