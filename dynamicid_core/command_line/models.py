@@ -167,7 +167,7 @@ def load_pipeline(files: ModelFiles, config: str | None, device, offload: bool):
             pipe = StableDiffusionPipeline.from_pretrained(path, local_files_only=True, **common)
         else:
             pipe = StableDiffusionPipeline.from_single_file(path, **({"config": config} if config else {}), **common)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # diffusers' own kinds, those of the hub and of the file readers
         hint = "" if config or Path(path).is_dir() else (
             " A single file needs its configuration and tokenizer from the hub (stable-diffusion-v1-5): go online once, or "
             "give --config with a diffusers folder of an SD1.5 model."

@@ -271,6 +271,8 @@ def test_broken_model_folder_is_named(folder, stand_ins, capsys):
     Path("model").mkdir()
     given = ["--saa", stand_ins["saa"], "--clip-vision", stand_ins["clip_vision"], "--detector", stand_ins["detector"]]
     assert "The model model cannot be loaded" in failure(capsys, "generate", "anna.png", "--model", "model", *given)
+    single = ["--model", stand_ins["saa"], "--config", stand_ins["model"]]
+    assert "saa.safetensors cannot be loaded" in failure(capsys, "generate", "anna.png", *single, *given)
 
 
 def test_settings_survive_the_png(tmp_path):
