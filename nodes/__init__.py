@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 
 LOWEST_HOST = (0, 16, 0)  # Autogrow, BoundingBox with force_input, NodeReplace, search aliases
 WEB_DIRECTORY = os.path.join(os.path.dirname(os.path.dirname(__file__)), "web")
@@ -15,7 +16,7 @@ def too_old() -> str | None:
         from comfyui_version import __version__ as version
     except ImportError:
         version = "0.0.0"
-    numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+    numbers = tuple(map(int, re.findall(r"\d+", version)[:3]))
     if numbers >= LOWEST_HOST:
         return None
     needed = ".".join(map(str, LOWEST_HOST))

@@ -86,7 +86,10 @@ class DynamicIDApply(io.ComfyNode):
     @classmethod
     def execute(cls, model, dynamicid, cast, **options) -> io.NodeOutput:
         from ..dynamicid_core.hosts import comfy as host
+        from .progress import warn
 
+        for message in host.encoder_warnings(dynamicid, cast):
+            warn(message)
         recorder = GateRecorder() if is_running(DynamicIDGateMaps, cls.hidden.prompt) else None
         return io.NodeOutput(host.apply_faces(model, dynamicid, cast, SAAOptions(**options), recorder))
 

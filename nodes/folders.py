@@ -6,7 +6,7 @@ import os
 
 import folder_paths
 
-from ..dynamicid_core.files import CHECKPOINT_SUFFIXES
+from ..dynamicid_core.files import CHECKPOINT_SUFFIXES, FACE_FORMAT
 
 MODELS = "dynamicid"
 FACE_SUFFIX = ".safetensors"
@@ -40,15 +40,28 @@ def face_files() -> list[str]:
     found = []
     for folder, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), " [output]")):
         for base, _, names in os.walk(folder):
-            relative = (
-                os.path.relpath(os.path.join(base, name), folder) for name in names if name.endswith(FACE_SUFFIX)
-            )
+            paths = (os.path.join(base, name) for name in names if name.endswith(FACE_SUFFIX))
+            relative = (os.path.relpath(path, folder) for path in paths if _is_face_file(path))
             found += [name.replace(os.sep, "/") + mark for name in relative]
     return sorted(found)
 
 
+def _is_face_file(path: str) -> bool:
+    """Whether a safetensors file's metadata, which come first, call it a face; the output folder holds other files too."""
+    try:
+        with open(path, "rb") as file:
+            return FACE_FORMAT.encode() in file.read(4096)
+    except OSError:
+        return False
+
+
 def face_path(name: str) -> str:
-    return folder_paths.get_annotated_filepath(name)
+    """Where a face file of that name lies. Raises ValueError for a name that leads out of the host's folders."""
+    path = os.path.abspath(folder_paths.get_annotated_filepath(name))
+    folders = (folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory())
+    if not any(path.startswith(os.path.join(os.path.abspath(folder), "")) for folder in folders):
+        raise ValueError(f"{name!r} does not lie in the host's input or output folder.")  # older hosts do not check
+    return path
 
 
 def new_face_path(prefix: str) -> tuple[str, str, str]:
