@@ -27,7 +27,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from .. import faces as photos
 from ..attention import add_faces, gate_affine, pack_cast, score_bias
 from ..checkpoints import MotionCheckpoint, SAACheckpoint, load_motion, load_saa
-from ..encode import EncodedFace, encode_photos
+from ..encode import NULL_PIXELS, EncodedFace, encode_photos
 from ..files import describe, load_face, read_tensors
 from ..gate_maps import GateRecorder
 from ..layers import TransformerBlock, attention_blocks
@@ -426,6 +426,7 @@ class PhotoEncoder:
     ):
         """``device`` says where CLIP runs; it goes back to where it was after each use."""
         self.saa, self.clip_vision, self.detector, self.device = saa, clip_vision, detector, device
+        self._null: tuple[nn.Module, Tensor] | None = None  # of null_clip_tokens: the model they are from, and they
 
     def encode(self, *images, name: str = "", **how) -> EncodedFace:
         """Photos of one person (paths, PIL images, arrays); ``how`` as in :func:`encode.encode_photos`."""
@@ -437,8 +438,9 @@ class PhotoEncoder:
             name = Path(images[0]).stem
         pictures = [photos.to_rgb(image) for image in images]
         return encode_photos(
-            pictures, self.detector, self.clip_tokens, self._encode_tokens, self.saa.encoder_hash, name=name, **how
-        )
+            pictures, self.detector, self.clip_tokens, self._encode_tokens, self.saa.encoder_hash,
+            name=name, null_clip_tokens=self.null_clip_tokens, **how,
+        )  # fmt: skip
 
     def clip_tokens(self, pixels: Tensor) -> Tensor:
         """Hidden states before CLIP's last layer: [K, 3, 224, 224], normalised -> [K, 257, 1280], float32 on the CPU."""
@@ -448,6 +450,12 @@ class PhotoEncoder:
         tokens = seen.hidden_states[-2].float().cpu()
         check_clip_width(self.saa.face_encoder, tokens)
         return tokens
+
+    def null_clip_tokens(self) -> Tensor:
+        """:meth:`clip_tokens` of :data:`encode.NULL_PIXELS`, [1, 257, 1280]: the same for all photos, so found only once."""
+        if self._null is None or self._null[0] is not self.clip_vision:
+            self._null = (self.clip_vision, self.clip_tokens(NULL_PIXELS))
+        return self._null[1]
 
     def _encode_tokens(self, identities: Tensor, clip_tokens: Tensor, null_clip_tokens: Tensor) -> tuple[Tensor, Tensor]:
         return encode_tokens(self.saa.face_encoder, identities, clip_tokens, null_clip_tokens)
