@@ -1,0 +1,276 @@
+"""Apply DynamicID beside other packs that patch the same attention layers, in either order."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from comfy_host import Host, captured_log
+from studio import FACE, NULL, SMOOTH, Studio, difference
+
+BLOCKS = [("input", n) for n in (1, 2, 4, 5, 7, 8)] + [("middle", 0)] + [("output", n) for n in range(3, 12)]
+WIDTH = 320  # of the stand-in's layers
+
+
+@pytest.fixture(scope="module")
+def studio(host: Host) -> Studio:
+    return Studio(host)
+
+
+@pytest.fixture(scope="module")
+def smooth(studio: Studio):
+    return studio.apply(**SMOOTH)
+
+
+def text_attention(q, k, v, extra):
+    from comfy.ldm.modules.attention import optimized_attention
+
+    return optimized_attention(q, k, v, extra["n_heads"], attn_precision=extra["attn_precision"], transformer_options=extra)
+
+
+class Adapter:
+    """A replace patch as adapters put there: an object with a growing list of what it adds, and the host's hooks."""
+
+    def __init__(self, seed: int) -> None:
+        self.added, self.moved, self.cleaned = [self.image(seed)], [], 0
+        self.patchers: list = []
+
+    @staticmethod
+    def image(seed: int) -> torch.Tensor:
+        return torch.randn(1, 4, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+    def add(self, image: torch.Tensor) -> None:
+        self.added.append(image)
+
+    def __call__(self, q, k, v, extra):
+        out = text_attention(q, k, v, extra)
+        for image in self.added:
+            image = image.expand(len(q), -1, -1).to(q)
+            out = out + text_attention(q, image, image, extra)
+        return out
+
+    def to(self, what):
+        self.moved.append(what)
+        return self
+
+    def models(self) -> list:
+        return self.patchers
+
+    def cleanup(self) -> None:
+        self.cleaned += 1
+
+
+def put(model, patch, keys=BLOCKS):
+    """A clone of a model with a replace patch on these blocks, as the host's own method puts it there."""
+    model = model.clone()
+    for key in keys:
+        model.set_model_attn2_replace(patch, *key)
+    return model
+
+
+def plus_one(q, k, v, extra):
+    return text_attention(q, k, v, extra) + 1
+
+
+@pytest.mark.parametrize("make", [lambda: Adapter(1), lambda: plus_one], ids=["object", "function"])
+@pytest.mark.parametrize("exact", [False, True], ids=["(name, number)", "(name, number, index)"])
+def test_a_replace_patch_before_or_after(studio: Studio, smooth, make, exact: bool) -> None:
+    patch, keys = make(), [(*block, 0) for block in BLOCKS] if exact else BLOCKS
+    before, after = studio.apply(put(studio.model, patch, keys), **SMOOTH), put(smooth, patch, keys)
+    with studio.watch(after) as watch:
+        result = studio.sample(after)
+    assert watch.roles == [[NULL, FACE]] * 2
+    assert torch.equal(studio.sample(before), result)
+    assert difference(result, studio.sample(smooth)) > 0.01
+    assert difference(result, studio.sample(put(studio.model, patch, keys))) > 0.1
+
+
+def test_an_adapter_that_adds_itself_to_what_it_finds(studio: Studio, smooth) -> None:
+    """Two adapters share one object by its `add`; the object that they find is theirs, wherever Apply stands."""
+
+    def adapt(model, seed: int):
+        found = model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+        if ("input", 1) not in found:
+            return put(model, Adapter(seed))
+        found["input", 1].add(Adapter.image(seed))
+        return model.clone()
+
+    orders = [
+        adapt(adapt(studio.apply(**SMOOTH), 1), 2),
+        adapt(studio.apply(adapt(studio.model, 1), **SMOOTH), 2),
+        studio.apply(adapt(adapt(studio.model, 1), 2), **SMOOTH),
+    ]
+    results = [studio.sample(model) for model in orders]
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+    assert difference(results[0], studio.sample(adapt(smooth, 1))) > 0.01
+
+
+def test_the_hooks_of_another_packs_patch_are_called(studio: Studio) -> None:
+    import comfy.model_patcher
+
+    patch, device = Adapter(1), torch.device("cpu")
+    patch.patchers = [comfy.model_patcher.ModelPatcher(torch.nn.Linear(2, 2), device, device)]
+    loaded = []
+    patch.patchers[0].add_callback_with_key("on_load_after", "test", lambda *args: loaded.append(True))
+    model = studio.apply(put(studio.model, patch))
+    studio.sample(model)
+    assert loaded and patch.moved and patch.cleaned
+    patches = [model.model_options["transformer_options"]["patches_replace"]["attn2"][key] for key in BLOCKS]
+    assert all(found is patch for found in patches)  # still the one that its pack put there
+
+
+def test_patches_survive_the_garbage_of_clones(studio: Studio) -> None:
+    patch = Adapter(1)
+    model = studio.apply(put(studio.model, patch), **SMOOTH)
+    expected = studio.sample(model)
+    for _ in range(3):
+        studio.sample(studio.apply(model.clone()), steps=1)
+    gc.collect()
+    assert torch.equal(studio.sample(model), expected)
+
+
+def test_patches_of_the_input_and_the_output(studio: Studio, smooth) -> None:
+    def halve_text(n, context, value, extra):
+        return n, context / 2, value / 2
+
+    def double(n, extra):
+        return n * 2
+
+    def patched(model):
+        model = model.clone()
+        model.set_model_attn2_patch(halve_text)
+        model.set_model_attn2_output_patch(double)
+        return model
+
+    before, after = studio.apply(patched(studio.model), **SMOOTH), patched(smooth)
+    with studio.watch(after) as watch:
+        result = studio.sample(after)
+    assert len(watch.entries) == 2 * 16
+    assert torch.equal(studio.sample(before), result)
+    assert difference(result, studio.sample(smooth)) > 0.1
+
+
+def test_a_pack_that_repeats_the_rows_of_one_side(studio: Studio) -> None:
+    """Attention couple runs the positive side once for each prompt. Which row is which cannot be told, so faces stay out."""
+
+    def repeat(n, context, value, extra):
+        sides = len(extra["cond_or_uncond"])
+        parts = [x.chunk(sides) for x in (n, context, value)]
+        copies = [2 if index == 0 else 1 for index in extra["cond_or_uncond"]]
+        return tuple(torch.cat([c.repeat(k, 1, 1) for c, k in zip(part, copies, strict=True)]) for part in parts)
+
+    def merge(n, extra):
+        copies = [2 if index == 0 else 1 for index in extra["cond_or_uncond"]]
+        parts = n.split([k * len(n) // sum(copies) for k in copies])
+        return torch.cat([part.chunk(k)[0] for part, k in zip(parts, copies, strict=True)])
+
+    def coupled(model):
+        model = model.clone()
+        model.set_model_attn2_patch(repeat)
+        model.set_model_attn2_output_patch(merge)
+        return model
+
+    studio.adapter._warned.clear()
+    with captured_log() as log:
+        result = studio.sample(coupled(studio.apply()))
+    assert sum("another node rearranges the attention input" in line for line in log) == 4  # once for each size of layer
+    assert difference(result, studio.sample(coupled(studio.apply(weight=0.0)))) < 1e-4
+
+
+def test_a_replaced_attention_function_is_used_for_the_text(studio: Studio, smooth) -> None:
+    calls = []
+
+    def attention(*args, **kwargs):
+        from comfy.ldm.modules.attention import attention_pytorch
+
+        calls.append(args[1].shape[1])
+        return attention_pytorch(*args, **kwargs)
+
+    model = smooth.clone()
+    model.set_model_optimized_attention(attention)
+    result = studio.sample(model, steps=1)
+    assert calls.count(77) == 16
+    assert difference(result, studio.sample(smooth, steps=1)) < 1e-4
+
+
+def test_wrappers_of_another_pack_around_the_model(studio: Studio, smooth) -> None:
+    """Some name their arguments, some drop what they do not know; both must work outside and inside ours."""
+    from comfy.patcher_extension import WrappersMP
+
+    seen = []
+
+    def named(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
+        seen.append("named")
+        return executor(
+            x, t, c_concat=c_concat, c_crossattn=c_crossattn, control=control, transformer_options=transformer_options, **kwargs
+        )
+
+    def forgetful(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
+        seen.append("forgetful")
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options)
+
+    expected = studio.sample(smooth)
+    for wrapper in (named, forgetful):
+        for outside in (True, False):
+            model = studio.model.clone() if outside else smooth.clone()
+            model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "other", wrapper)
+            model = studio.apply(model, **SMOOTH) if outside else model
+            assert torch.equal(studio.sample(model), expected), (wrapper.__name__, outside)
+    assert seen.count("named") == seen.count("forgetful") == 4
+
+
+# The real IPAdapter_plus
+
+IPADAPTER = os.environ.get("IPADAPTER_PLUS_PATH")
+
+
+def ip_adapter_file(path: Path) -> None:
+    """An IP-Adapter for SD1.5 of the stand-in's widths, with random weights."""
+    from safetensors.torch import save_file
+
+    generator = torch.Generator().manual_seed(0)
+
+    def weight(*shape):
+        return torch.randn(shape, generator=generator) / shape[-1] ** 0.5
+
+    tensors = {"image_proj.proj.weight": weight(4 * 768, 1024), "image_proj.proj.bias": torch.zeros(4 * 768)}
+    tensors |= {"image_proj.norm.weight": torch.ones(768), "image_proj.norm.bias": torch.zeros(768)}
+    for site in range(1, 32, 2):
+        tensors |= {f"ip_adapter.{site}.{name}.weight": weight(WIDTH, 768) for name in ("to_k_ip", "to_v_ip")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path)
+
+
+@pytest.mark.skipif(not IPADAPTER, reason="IPADAPTER_PLUS_PATH names no checkout of ComfyUI_IPAdapter_plus")
+def test_the_real_ipadapter_plus_in_every_order(host: Host, studio: Studio, smooth) -> None:
+    link = host.base / "custom_nodes" / "IPAdapter_plus"
+    link.symlink_to(Path(IPADAPTER).resolve(), target_is_directory=True)
+    assert host.loop.run_until_complete(host.nodes.load_custom_node(str(link)))
+    file = host.base / "models" / "ipadapter" / "ip-adapter_sd15.safetensors"
+    ip_adapter_file(file)
+    (adapter,) = host.node("IPAdapterModelLoader")(ipadapter_file=file.name)
+    (vision,) = host.node("CLIPVisionLoader")(clip_name="CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors")
+    picture = torch.rand(1, 224, 224, 3, generator=torch.Generator().manual_seed(0))
+
+    def adapted(model, weight: float):
+        return host.node("IPAdapterAdvanced")(
+            model=model, ipadapter=adapter, image=picture, clip_vision=vision, weight=weight, weight_type="linear",
+            combine_embeds="concat", start_at=0.0, end_at=1.0, embeds_scaling="V only",
+        )[0]  # fmt: skip
+
+    after, before = adapted(smooth, 0.8), studio.apply(adapted(studio.model, 0.8), **SMOOTH)
+    with studio.watch(after) as watch:
+        result = studio.sample(after)
+    assert watch.roles == [[NULL, FACE]] * 2
+    assert torch.equal(studio.sample(before), result)
+    assert difference(result, studio.sample(smooth)) > 0.01
+    assert difference(result, studio.sample(adapted(studio.model, 0.8))) > 0.1
+    between = adapted(studio.apply(adapted(studio.model, 0.8), **SMOOTH), 0.5)  # the second adds itself to the first
+    twice = studio.sample(between)
+    assert difference(twice, result) > 0.01
+    assert torch.equal(studio.sample(studio.apply(adapted(adapted(studio.model, 0.8), 0.5), **SMOOTH)), twice)
+    with studio.one_conditioning_at_a_time():
+        assert difference(studio.sample(between), twice) < 1e-4
