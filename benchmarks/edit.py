@@ -7,11 +7,13 @@ proper is what :func:`motion.edit_motion` does: landmarks and IMR. With ``--own-
 
 from __future__ import annotations
 
+import functools
 import types
+import zlib
 
 import full_size
 import torch
-from measure import DTYPES, Inside, Table, interleaved, milliseconds, parser, prepare, ratio, report
+from measure import DTYPES, Table, interleaved, milliseconds, parser, prepare, ratio, report
 
 from dynamicid_core import motion
 from dynamicid_core.networks.keypoints import KeypointEncoder
@@ -20,6 +22,7 @@ from dynamicid_core.types import Face
 
 EDITS = len(motion.GRID_PROMPTS)
 TARGET = 3.0
+START, END = 49406, 49407  # CLIP's tokens
 
 
 def main() -> None:
@@ -37,9 +40,7 @@ def main() -> None:
         return lambda: motion.edit_motion(face, networks, features[:1], features[1 : 1 + count], own)
 
     calls = {"one edit": edit(1), f"{EDITS} edits": edit(EDITS)}
-    inside = Inside((motion, "motion_features"))
-    with inside:
-        times = interleaved(calls, "one edit", options.rounds, device)
+    times = interleaved(calls, "one edit", options.rounds, device)
     table = Table("Edits of one face in one batch", ("part", "one, ms", f"{EDITS}, ms", "ratio", "target"))
     one, many = (times[name] for name in calls)
     table.add("edit (landmarks and IMR)", milliseconds(one), milliseconds(many), ratio(many, one), TARGET)
@@ -92,24 +93,30 @@ def reconfiguring(features, count: int) -> tuple:
     return features[:1], features[1 : 1 + count], features[:1], features[1 : 1 + count]
 
 
+class Words:
+    """A token for each word, as CLIP's tokenizer has for common ones; called as that is."""
+
+    model_max_length = 77
+
+    def __call__(self, texts: list[str], **kwargs) -> types.SimpleNamespace:
+        rows = [[START, *(zlib.crc32(word.encode()) % START for word in text.split()), END] for text in texts]
+        length = max(map(len, rows))
+        return types.SimpleNamespace(input_ids=torch.tensor([row + [END] * (length - len(row)) for row in rows]))
+
+
 def make_text_encoder(device: torch.device, dtype: torch.dtype):
-    """CLIP-L's text encoder as diffusers runs it: prompts -> pooled features."""
+    """CLIP-L's text encoder as the library runs it: prompts -> pooled features."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from dynamicid_core.standins.pipeline import make_tokenizer
+    from dynamicid_core.hosts.diffusers import DynamicID
 
     config = CLIPTextConfig(
-        vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
-        projection_dim=768, max_position_embeddings=77, eos_token_id=513, bos_token_id=512, pad_token_id=513,
+        vocab_size=END + 1, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12,
+        projection_dim=768, bos_token_id=START, eos_token_id=END, pad_token_id=END,
     )  # fmt: skip
-    encoder, tokenizer = full_size.fill(CLIPTextModel(config)).to(device, dtype), make_tokenizer()
-
-    def encode(prompts: list[str]) -> torch.Tensor:
-        tokens = tokenizer(prompts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
-        with torch.no_grad():
-            return encoder(tokens.input_ids.to(device)).pooler_output.float().cpu()
-
-    return encode
+    encoder = full_size.fill(CLIPTextModel(config)).to(device, dtype)
+    pipe = types.SimpleNamespace(tokenizer=Words(), text_encoder=encoder, _execution_device=device)
+    return functools.partial(DynamicID.text_features, types.SimpleNamespace(pipe=pipe))
 
 
 if __name__ == "__main__":

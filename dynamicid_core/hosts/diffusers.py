@@ -569,8 +569,9 @@ class DynamicID:
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Unprojected pooler outputs of the pipeline's CLIP-L text encoder: K texts -> [K, 768], float32 on the CPU."""
         tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
+        # Padded to the longest only: the feature is read at the text's end, and what follows does not act on it.
         tokens = tokenizer(
-            list(texts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+            list(texts), padding=True, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
         )
         with torch.no_grad():
             return encoder(tokens.input_ids.to(self.pipe._execution_device)).pooler_output.float().cpu()
