@@ -60,6 +60,15 @@ def test_page_quotes_messages_that_exist(node: str, known: list[str]) -> None:
     assert [message for message in quoted if not is_known(message, known)] == []
 
 
+def test_readme_quotes_messages_that_exist_and_shows_pictures_that_are_there(known: list[str]) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+) \| [^|]+ \|$", section(text, "Troubleshooting"), re.MULTILINE)
+    quoted = [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
+    assert len(quoted) > 20 and [message for message in quoted if not is_known(message, known)] == []
+    pictures = re.findall(r'<img src="([^"]+)"', text)
+    assert len(pictures) > 5 and [name for name in pictures if not (ROOT / name).is_file()] == []
+
+
 def test_quoted_messages_are_checked(known: list[str]) -> None:
     assert is_known("There are ... faces but ... weights; give one weight for each face.", known)
     assert not is_known("There are ... faces but no weights at all.", known)
