@@ -18,7 +18,8 @@ def main(arguments: list[str]) -> int:
     python = project_environment(comfyui)
     names_tests = any(not word.startswith("-") and (ROOT / word.split("::")[0]).exists() for word in arguments)
     folders = [] if names_tests else ["tests"] if comfyui else ["tests/core"]
-    variables = os.environ | ({"COMFYUI_PATH": str(comfyui)} if comfyui else {})
+    # Threads that wait by spinning take the cores away from the servers that some tests start.
+    variables = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | ({"COMFYUI_PATH": str(comfyui)} if comfyui else {})
     code = subprocess.run([str(python), "-m", "pytest", *folders, *arguments], cwd=ROOT, env=variables).returncode
     if not comfyui:
         print(
