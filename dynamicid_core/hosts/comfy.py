@@ -17,6 +17,7 @@ import math
 import os
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -387,8 +388,7 @@ class Call:
     def constants(self) -> str:
         """Everything but tensors' values, and shapes that follow from the latent's, that an attention patch depends on."""
         shapes = sorted({(len(bias), bias.shape[-1]) for bias, _ in self.grids.values()})
-        options = self.layer.options
-        return f"{shapes} {options.gate_threshold} {id(self.layer.recorder) if self.layer.recorder else None}"
+        return f"{shapes} {self.layer.options.gate_threshold}"
 
     def grid(self, height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Bias and affine of a layer's grid; the usual ones are there already, others (patched layers) are made."""
@@ -493,7 +493,6 @@ class FacePatch:
             self.record(q, faces, bias, gate, heads, height, width)
         return out
 
-    @torch.compiler.disable
     def record(self, q: Tensor, faces: Tensor, bias: Tensor, gate: Tensor, heads: int, height: int, width: int) -> None:
         """Hand the rows that see faces to the recorder."""
         call = self.call
@@ -548,7 +547,15 @@ class CastWrappers:
             # A name, because TorchCompileModel checks the names of arguments, but nothing inside the transformer options:
             # without it, a compiled model would go on with the constants of the first cast it saw, or with no cast.
             kwargs[f"{KEY} {' '.join(call.constants for call in calls)}"] = None
-        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        with _uncompiled() if any(layer.recorder is not None for layer in self.layers) else nullcontext():
+            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def _uncompiled():
+    """Compiled models run uncompiled meanwhile: a recorder fills Python containers, which a compiler would take as they
+    were when it first saw them. PyTorch before 2.6 cannot do that."""
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    return set_stance("force_eager") if set_stance else nullcontext()
 
 
 def with_patches(options: dict, calls: Sequence[Call]) -> dict:

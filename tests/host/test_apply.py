@@ -562,6 +562,18 @@ def test_one_compiled_call_for_either_side_of_the_guidance(studio: Studio, smoot
     assert difference(result, expected) < 1e-3  # decomposed operations round elsewhere
 
 
+def test_what_a_compiled_model_records(studio: Studio) -> None:
+    recorder = studio.host.module("dynamicid_core.gate_maps").GateRecorder
+    maps = []
+    for prepare in (lambda model: model, compiled):
+        options = studio.types.SAAOptions()
+        model = prepare(studio.adapter.apply_faces(studio.model, studio.weights, studio.cast(), options, recorder()))
+        studio.sample(model)
+        maps.append(studio.adapter.gate_maps(model, 64, 64)[0][1])
+    assert maps[0].shape == (1, 3, 64, 64) and maps[0].max() > 0
+    assert torch.equal(*maps)
+
+
 # Casts and options
 
 
