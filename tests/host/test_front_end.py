@@ -1,0 +1,319 @@
+"""What an artist does, in the host's real front end and a real browser: open, draw, upload, press Run, read the help.
+
+They need Playwright and a Chromium or Chrome: the one that CHROMIUM_PATH names, one that is installed, or Playwright's
+own. Without, they are skipped with a warning that says so.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from comfy_host import REPOSITORY, Server
+from PIL import Image
+
+WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
+BLUEPRINTS = sorted((REPOSITORY / "subgraphs").glob("*.json"))
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+HOW = (
+    "no {}; install it (python -m pip install playwright, and Chromium, or set CHROMIUM_PATH) to run the browser tests"
+)
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,  # no templates in front of the page
+    "Comfy.VueNodes.Enabled": True,  # the editor for boxes needs it
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Locale": "en",
+}
+SHOWS_PICTURES = {"DynamicIDEncodeFace", "DynamicIDPreviewCast", "SaveImage"}
+SLOWEST_RUN = 120.0  # seconds
+
+
+# --- the browser --------------------------------------------------------------------------------------------------
+
+
+def skip(what: str) -> None:
+    warnings.warn(pytest.PytestWarning(f"tests/host/test_front_end.py SKIPPED: {HOW.format(what)}"), stacklevel=2)
+    pytest.skip(HOW.format(what))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        skip("Playwright")
+    with sync_playwright() as playwright:
+        named = os.environ.get("CHROMIUM_PATH")
+        found = named or next(filter(None, map(shutil.which, BROWSERS)), None) or playwright.chromium.executable_path
+        if not Path(found).exists():
+            skip("Chromium")
+        launched = playwright.chromium.launch(executable_path=found, headless=True, args=FLAGS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="module")
+def site(server: Server) -> Server:
+    """The server, with a photo under the name that the workflows use, and face files to load and to upload."""
+    from skimage import data
+
+    from dynamicid_core.files import save_face
+    from dynamicid_core.types import Face
+
+    Image.fromarray(data.astronaut()).save(server.base / "input/example.png")
+    for name, folder in (("first", "input"), ("second", "input"), ("uploaded", "temp")):
+        tokens = torch.randn(2, 1, 4, 768, generator=torch.Generator().manual_seed(len(name)))
+        save_face(server.base / folder / f"{name}.safetensors", Face(tokens[0], tokens[1], "test"))
+    return server
+
+
+@pytest.fixture
+def page(browser, site: Server) -> Iterator:
+    """The front end with an empty graph; errors of the page fail the test."""
+    opened, errors = open_page(browser, site)
+    yield opened
+    opened.context.close()
+    assert errors == []
+
+
+def open_page(browser, site: Server, **settings):
+    site.fetch("/settings", json.dumps(SETTINGS | settings).encode())
+    page = browser.new_context(viewport={"width": 1600, "height": 1000}).new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(site.url)
+    page.wait_for_function("() => Boolean(window.LiteGraph?.registered_node_types?.DynamicIDApply)")
+    page.wait_for_function(
+        "() => Boolean(window.app?.canvas && window.app.graph && !document.querySelector('#splash-loader'))"
+    )
+    page.wait_for_timeout(1500)  # the page restores the last graph some time after it is there
+    page.evaluate("app.graph.clear()")
+    return page, errors
+
+
+def add(page, kind: str, x: int, y: int, **values) -> str:
+    """Add a node with these widget values; returns its id."""
+    code = """([kind, x, y, values]) => {
+        const node = LiteGraph.createNode(kind)
+        node.pos = [x, y]
+        app.graph.add(node)
+        for (const [name, value] of Object.entries(values)) node.widgets.find((w) => w.name === name).value = value
+        return node.id
+    }"""
+    return str(page.evaluate(code, [kind, x, y, values]))
+
+
+def connect(page, source: str, output: int, target: str, name: str) -> None:
+    code = """([source, output, target, name]) => {
+        const [from, to] = [app.graph.getNodeById(source), app.graph.getNodeById(target)]
+        from.connect(output, to, to.inputs.findIndex((input) => input.name === name))
+    }"""
+    page.evaluate(code, [source, output, target, name])
+
+
+def node(page, number: str):
+    """A node's element."""
+    return page.locator(f'[data-node-id="{number}"]').first
+
+
+def run(page, site: Server) -> tuple[dict, dict]:
+    """Press Run and wait: the graph as the page sent it, and its outputs. Fails if the host refuses it or it fails."""
+    with page.expect_response(
+        lambda answer: answer.url.endswith("/prompt") and answer.request.method == "POST"
+    ) as sent:
+        page.get_by_test_id("queue-button").click()
+    answer = sent.value.json()
+    assert not answer.get("error") and not answer["node_errors"], answer
+    end = time.monotonic() + SLOWEST_RUN
+    while time.monotonic() < end:
+        if done := site.get(f"/history/{answer['prompt_id']}").get(answer["prompt_id"]):
+            assert done["status"]["status_str"] == "success", done["status"]
+            return json.loads(sent.value.request.post_data)["prompt"], done["outputs"]
+        page.wait_for_timeout(200)
+    raise TimeoutError(f"The run did not end within {SLOWEST_RUN} s:\n{site.log()[-2000:]}")
+
+
+def shrink(page) -> None:
+    """Few steps and a tiny picture, also inside subgraphs: the way is tested, not the art."""
+    page.evaluate("""() => {
+        const small = { KSampler: { steps: 2 }, EmptyLatentImage: { width: 64, height: 64 } }
+        const visit = (graph) => {
+            for (const node of graph.nodes) {
+                for (const [name, value] of Object.entries(small[node.type] ?? {})) {
+                    node.widgets.find((widget) => widget.name === name).value = value
+                }
+                if (node.subgraph) visit(node.subgraph)
+            }
+        }
+        visit(app.graph)
+    }""")
+
+
+# --- templates and blueprints -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_template_opens_runs_and_shows_its_pictures(page, site: Server, file: Path) -> None:
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+    page.wait_for_timeout(500)
+    loaded = page.evaluate("""() => app.graph.nodes.map((node) => ({
+        id: String(node.id), type: node.type, red: Boolean(node.has_errors) || (node.inputs ?? []).some((i) => i.hasErrors),
+        known: node.type in LiteGraph.registered_node_types,
+    }))""")
+    assert sorted(entry["type"] for entry in loaded) == sorted(entry["type"] for entry in workflow["nodes"])
+    assert [entry for entry in loaded if entry["red"] or not entry["known"]] == []
+    assert not page.locator(".p-dialog").count()
+    shrink(page)
+    _, outputs = run(page, site)
+    showing = {entry["id"] for entry in loaded if entry["type"] in SHOWS_PICTURES}
+    assert len(showing) >= 3 and showing <= outputs.keys()
+    for number in showing:
+        picture = node(page, number).locator("img").first
+        picture.wait_for(state="attached")
+        page.wait_for_function("image => image.complete && image.naturalWidth >= 64", arg=picture.element_handle())
+
+
+@pytest.mark.parametrize("file", BLUEPRINTS, ids=lambda file: file.stem)
+def test_blueprint_is_found_and_runs(page, site: Server, file: Path) -> None:
+    page.mouse.dblclick(800, 500)  # the search for nodes
+    page.locator("input:focus").wait_for()
+    page.keyboard.type(file.stem)
+    described = json.loads(file.read_text(encoding="utf-8"))["definitions"]["subgraphs"][0]["description"]
+    page.get_by_text(described).first.wait_for()
+    page.keyboard.press("Enter")
+    page.wait_for_function("app.graph.nodes.length === 1")
+    page.mouse.click(800, 500)  # where it is put down
+    blueprint = page.evaluate("""() => {
+        const [node] = app.graph.nodes
+        return { id: String(node.id), title: node.title, inputs: node.inputs.map((i) => [i.name, i.type]) }
+    }""")
+    assert blueprint["title"] == file.stem
+    sockets = [name for name, kind in blueprint["inputs"] if kind == "IMAGE"]
+    assert 1 <= len(sockets) <= 2 and len(blueprint["inputs"]) <= 6
+    photo = add(page, "LoadImage", 0, 0, image="example.png")
+    save = add(page, "PreviewImage", 1200, 0)
+    for name in sockets:
+        connect(page, photo, 0, blueprint["id"], name)
+    connect(page, blueprint["id"], 0, save, "images")
+    shrink(page)
+    sent, outputs = run(page, site)
+    (picture,) = outputs[save]["images"]
+    assert Image.open(io.BytesIO(site.view(picture))).size == (64, 64)
+    encoded = [entry for entry in sent.values() if entry["class_type"] == "DynamicIDEncodeFace"]
+    assert len(encoded) == len(sockets) and all(entry["inputs"]["image"] == [photo, 0] for entry in encoded)
+
+
+# --- faces, boxes, presets ----------------------------------------------------------------------------------------
+
+
+def preview_of_cast(page, site: Server, place: str) -> Image.Image:
+    preview = add(page, "DynamicIDPreviewCast", 1200, 400, width=512, height=512)
+    connect(page, place, 0, preview, "cast")
+    _, outputs = run(page, site)
+    return Image.open(io.BytesIO(site.view(outputs[preview]["images"][0]))).convert("RGB")
+
+
+def test_face_file_is_uploaded_and_chosen_and_others_are_refused(page, site: Server) -> None:
+    load = add(page, "DynamicIDLoadFace", 100, 100)
+    chosen = "id => app.graph.getNodeById(id).widgets.find((w) => w.name === 'face_file').value"
+    with page.expect_file_chooser() as chooser:
+        node(page, load).get_by_text("upload a face file").click()
+    chooser.value.set_files(site.base / "temp/uploaded.safetensors")
+    page.wait_for_function(f"id => ({chosen})(id) === 'uploaded.safetensors'", arg=load)
+    assert (site.base / "input/uploaded.safetensors").is_file()
+
+    def drop(file: Path) -> None:
+        code = """([name, bytes]) => {
+            const data = new DataTransfer()
+            data.items.add(new File([new Uint8Array(bytes)], name))
+            return data
+        }"""
+        data = page.evaluate_handle(code, [file.name, list(file.read_bytes())])
+        for event in ("dragenter", "dragover", "drop"):
+            node(page, load).dispatch_event(event, {"dataTransfer": data})
+
+    dropped = site.base / "temp/dropped.safetensors"
+    shutil.copyfile(site.base / "temp/uploaded.safetensors", dropped)
+    drop(dropped)
+    page.wait_for_function(f"id => ({chosen})(id) === 'dropped.safetensors'", arg=load)
+    for name in ("saa.safetensors", "photo.png"):
+        other = site.base / "temp" / name
+        other.write_bytes(b"\x02\0\0\0\0\0\0\0{}" if name.endswith("safetensors") else b"\x89PNG")
+        drop(other)
+        page.get_by_text(f"{name} is not a face file").wait_for()
+        assert not (site.base / "input" / name).exists()
+    assert page.evaluate(chosen, load) == "dropped.safetensors"
+    place = add(page, "DynamicIDPlaceFace", 500, 100)
+    connect(page, load, 0, place, "face")
+    assert preview_of_cast(page, site, place).size == (512, 512)
+
+
+def test_boxes_drawn_in_the_editor_arrive_in_the_cast(page, site: Server) -> None:
+    boxes = add(page, "CreateBoundingBoxes", 100, 100, width=512, height=512)
+    place = add(page, "DynamicIDPlaceFaces", 700, 100, width=512, height=512)
+    for slot, name in enumerate(("first", "second")):
+        face = add(page, "DynamicIDLoadFace", 100, 900 + 200 * slot, face_file=f"{name}.safetensors")
+        connect(page, face, 0, place, f"faces.face{slot}")
+    connect(page, boxes, 1, place, "bboxes")
+    canvas = node(page, boxes).locator("canvas").first
+    canvas.wait_for()
+    page.wait_for_timeout(500)
+    frame = canvas.bounding_box()
+    for left, right in ((0.1, 0.4), (0.6, 0.9)):
+        page.mouse.move(frame["x"] + frame["width"] * left, frame["y"] + frame["height"] * 0.2)
+        page.mouse.down()
+        page.mouse.move(frame["x"] + frame["width"] * right, frame["y"] + frame["height"] * 0.8, steps=5)
+        page.mouse.up()
+    drawn = preview_of_cast(page, site, place)
+    outside, first, second = (drawn.getpixel((x, 256)) for x in (256, 128, 384))
+    assert len({outside, first, second}) == 3  # each box has its colour
+    for x, y, inside in ((90, 300, True), (170, 300, True), (30, 300, False), (216, 300, False), (128, 80, False)):
+        assert (drawn.getpixel((x, y)) == first) is inside, (x, y)
+
+
+def test_presets_are_one_click_away_and_reach_the_node(page) -> None:
+    edit = add(page, "DynamicIDEditMotion", 800, 100)
+    for _ in range(2):  # another click adds no second menu
+        node(page, edit).get_by_text("choose from presets").click()
+        page.wait_for_function("app.graph.nodes.length === 2")
+    prompt = page.evaluate("app.graphToPrompt()")["output"]
+    source, slot = prompt[edit]["inputs"]["expression"]
+    assert prompt[source]["class_type"] == "DynamicIDMotionPrompt" and slot == 0
+    assert set(prompt[edit]["inputs"]) == {"expression", "source", "strength"}  # the button is no input
+
+
+# --- help and languages -------------------------------------------------------------------------------------------
+
+
+def test_help_page_opens(page) -> None:
+    encode = add(page, "DynamicIDEncodeFace", 100, 100)
+    node(page, encode).click(position={"x": 60, "y": 12})
+    page.get_by_test_id("info-button").click()
+    page.get_by_text("Turns one photo of a person, or several, into a face").wait_for()
+    picture = page.locator('img[src*="DynamicIDEncodeFace.jpg"]').first
+    picture.wait_for()
+    page.wait_for_function("image => image.complete && image.naturalWidth > 100", arg=picture.element_handle())
+
+
+def test_nodes_speak_the_language_of_the_page(browser, site: Server) -> None:
+    page, errors = open_page(browser, site, **{"Comfy.Locale": "zh"})
+    texts = json.loads((REPOSITORY / "locales/zh/nodeDefs.json").read_text(encoding="utf-8"))
+    upload = json.loads((REPOSITORY / "locales/zh/main.json").read_text(encoding="utf-8"))["dynamicid"]["uploadFace"]
+    load = add(page, "DynamicIDLoadFace", 100, 100)
+    for text in (texts["DynamicIDLoadFace"]["display_name"], upload):
+        node(page, load).get_by_text(text, exact=True).wait_for()
+    page.context.close()
+    assert errors == []
