@@ -161,6 +161,40 @@ def test_a_person_acts_where_its_region_is(did):
     assert (changed[:, :, 4:] > 0).float().mean() > 0.5
 
 
+@pytest.mark.parametrize("kind", ["img2img", "inpaint", "controlnet"])
+def test_other_pipelines_of_the_same_unet(did, kind):
+    """Image to image, inpainting and ControlNet: faces act, and afterwards the pipeline is what it was."""
+    from diffusers import (
+        ControlNetModel,
+        StableDiffusionControlNetPipeline,
+        StableDiffusionImg2ImgPipeline,
+        StableDiffusionInpaintPipeline,
+    )
+
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+    classes = {"img2img": StableDiffusionImg2ImgPipeline, "inpaint": StableDiffusionInpaintPipeline}
+    given = {"image": picture}
+    if kind == "controlnet":
+        controlnet = ControlNetModel.from_unet(did.pipe.unet)
+        pipe = StableDiffusionControlNetPipeline.from_pipe(did.pipe, controlnet=controlnet)
+    else:
+        pipe = classes[kind].from_pipe(did.pipe)
+        given["strength"] = 0.8
+    if kind == "inpaint":
+        given["mask_image"] = torch.ones(1, 1, 64, 64)
+
+    def run():
+        generator = torch.Generator().manual_seed(2)
+        return pipe("two people", num_inference_steps=4, output_type="latent", generator=generator, **given).images
+
+    plain, other = run(), host.DynamicID(pipe, did.saa)
+    with other.apply(two_people()):
+        faces = run()
+    assert torch.isfinite(faces).all()
+    assert not torch.allclose(faces, plain, atol=1e-2)
+    assert torch.equal(run(), plain)
+
+
 def test_casts_replace_one_another_without_traces(did):
     first = sample(did.apply(two_people()).pipe)
     weights = next(iter(did._fused._originals))[0]
