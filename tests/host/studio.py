@@ -25,6 +25,17 @@ def difference(a: Tensor, b: Tensor) -> float:
     return ((a - b).square().mean().sqrt() / b.std()).item()
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Small tensors gain nothing from several threads, and lose much where another process wants the cores too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @dataclass
 class Watch:
     """Arguments of every call of the face attention, one entry for each cross attention that ran."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 import torch
-from studio import FACE, NULL, SMOOTH, Studio, difference
+from comfy_host import Host
+from studio import FACE, NULL, SMOOTH, Studio, difference, one_thread
 
 
 @pytest.fixture(scope="module")
-def studio(host) -> Studio:
-    return Studio(host)
+def studio(host: Host) -> Iterator[Studio]:
+    with one_thread():
+        yield Studio(host)
 
 
 @pytest.fixture(scope="module")

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from comfy_host import Host, captured_log
-from studio import FACE, NULL, SMOOTH, Studio, difference
+from studio import FACE, NULL, SMOOTH, Studio, difference, one_thread
 
 BLOCKS = [("input", n) for n in (1, 2, 4, 5, 7, 8)] + [("middle", 0)] + [("output", n) for n in range(3, 12)]
 WIDTH = 320  # of the stand-in's layers
 
 
 @pytest.fixture(scope="module")
-def studio(host: Host) -> Studio:
-    return Studio(host)
+def studio(host: Host) -> Iterator[Studio]:
+    with one_thread():
+        yield Studio(host)
 
 
 @pytest.fixture(scope="module")
