@@ -106,3 +106,12 @@ def region_weights(cast: Cast, height: int, width: int, outside: str = "everyone
     nobody = inside == 0
     reach = torch.ones_like(inside) if outside == "everyone" else (~nobody).float()
     return RegionWeights(torch.where(nobody[:, None], 1.0, visible), inside, boosted, reach)
+
+
+def halvings(height: int, width: int, levels: int = 4) -> list[tuple[int, int]]:
+    """Grid sizes of a UNet's levels; each halves the one before, rounding up. Only equal sizes have equally many cells."""
+    sizes = [(height, width)]
+    for _ in range(levels - 1):
+        height, width = -(-height // 2), -(-width // 2)
+        sizes.append((height, width))
+    return sizes

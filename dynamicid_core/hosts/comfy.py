@@ -38,7 +38,7 @@ from ..encode import NULL_PIXELS
 from ..files import encoder_mismatch
 from ..layers import TransformerBlock, attention_blocks
 from ..networks.saa import LORA_TARGETS, SAAModule
-from ..regions import WHOLE, Box, region_weights, with_default_regions
+from ..regions import WHOLE, Box, halvings, region_weights, with_default_regions
 from ..tokens import encode_tokens
 from ..types import Cast, DynamicIDError, SAAOptions
 
@@ -426,15 +426,6 @@ def _view(area: tuple[int, ...] | None, size: tuple[int, int] | None) -> Box:
         return WHOLE
     h, w, y, x = area
     return (y / size[0], x / size[1], min(1.0, (y + h) / size[0]), min(1.0, (x + w) / size[1]))
-
-
-def halvings(height: int, width: int, levels: int = 4) -> list[tuple[int, int]]:
-    """Grid sizes of a UNet's levels; each halves the one before, rounding up."""
-    sizes = [(height, width)]
-    for _ in range(levels - 1):
-        height, width = -(-height // 2), -(-width // 2)
-        sizes.append((height, width))
-    return sizes
 
 
 def prepare_call(

@@ -33,7 +33,7 @@ from ..gate_maps import GateRecorder
 from ..layers import TransformerBlock, attention_blocks
 from ..motion import edit_motion, source_prompt
 from ..networks.saa import LORA_TARGETS, SAAModule, Site
-from ..regions import region_weights, with_default_regions
+from ..regions import halvings, region_weights, with_default_regions
 from ..tokens import check_clip_width, encode_tokens
 from ..types import Cast, DynamicIDError, Face, Person, SAAOptions
 
@@ -280,15 +280,6 @@ class StepHook:
                 bias, affine = bias[frames], affine[frames]
             self._grids[key] = bias.to(like.device, like.dtype), affine.to(like.device)
         return self._grids[key]
-
-
-def halvings(height: int, width: int, levels: int) -> list[tuple[int, int]]:
-    """Grid sizes of a UNet's levels; each halves the one before, rounding up. No two have as many cells unless alike."""
-    sizes = [(height, width)]
-    for _ in range(levels - 1):
-        height, width = -(-height // 2), -(-width // 2)
-        sizes.append((height, width))
-    return sizes
 
 
 class Attachment:
