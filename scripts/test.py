@@ -18,12 +18,9 @@ def main(arguments: list[str]) -> int:
     python = project_environment(comfyui)
     names_tests = any(not word.startswith("-") and (ROOT / word.split("::")[0]).exists() for word in arguments)
     folders = [] if names_tests else ["tests"] if comfyui else ["tests/core"]
-    # Threads that wait by spinning take the cores away from the other worker and from the servers that tests start.
+    # Threads that wait by spinning take the cores away from the servers that some tests start.
     variables = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | ({"COMFYUI_PATH": str(comfyui)} if comfyui else {})
-    # Two workers, a file of tests at a time: more would not fit a small machine's memory (a whole UNet has 4 GB).
-    workers = [] if names_tests else ["-n", "2", "--dist", "loadfile"]
-    command = [str(python), "-m", "pytest", *workers, *folders, *arguments]
-    code = subprocess.run(command, cwd=ROOT, env=variables).returncode
+    code = subprocess.run([str(python), "-m", "pytest", *folders, *arguments], cwd=ROOT, env=variables).returncode
     if not comfyui:
         print(
             f"\n!!! SKIPPED: tests/host, since no ComfyUI was found at COMFYUI_PATH or in {default_comfyui()}; "

@@ -269,19 +269,16 @@ def run_tests(environment, monkeypatch):
     return run
 
 
-WORKERS = ["-n", "2", "--dist", "loadfile"]
-
-
 def test_without_comfyui_host_tests_are_skipped_aloud(run_tests, capsys):
     command, _ = run_tests("-x")
-    assert command[1:] == ["-m", "pytest", *WORKERS, "tests/core", "-x"]
+    assert command[1:] == ["-m", "pytest", "tests/core", "-x"]
     assert "SKIPPED" in capsys.readouterr().out
 
 
 def test_with_comfyui_all_tests_run(run_tests, environment, capsys):
     comfyui = make_comfyui(environment.default_comfyui())
     command, options = run_tests()
-    assert command[1:] == ["-m", "pytest", *WORKERS, "tests"]
+    assert command[1:] == ["-m", "pytest", "tests"]
     assert options["env"]["COMFYUI_PATH"] == str(comfyui)
     assert "SKIPPED" not in capsys.readouterr().out
 
