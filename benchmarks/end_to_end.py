@@ -4,7 +4,7 @@
 512 px, 20 steps, with the stand-in checkpoint, whose UNet has 320 channels throughout (the real one grows to 1280), so
 that the attention layers weigh more in it than in the real one: an upper bound for the ratio. The graphs run
 through the host's executor with its cache; each run has another seed, so that sampling and decoding run and what
-does not depend on the seed does not.
+does not depend on the seed does not. Both graphs show the cast, because the host forgets what the last graph lacks.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def picture_table(options, device) -> Table:
 
 
 def graph(size: int, steps: int, seed: int, people: bool) -> dict[str, dict]:
-    """Text to picture, with two people from photos or without, in API format."""
+    """Text to picture in API format, with two people from photos in the model or without."""
     import comfy_host
 
     nodes = {
@@ -106,7 +106,7 @@ def graph(size: int, steps: int, seed: int, people: bool) -> dict[str, dict]:
         "6": ("VAEDecode", {"samples": ["5", 0], "vae": ["1", 2]}),
         "7": ("PreviewImage", {"images": ["6", 0]}),
     }  # fmt: skip
-    return in_api_format(nodes | (with_people() if people else {}))
+    return in_api_format(nodes | with_people())
 
 
 def with_people() -> dict[str, tuple[str, dict]]:
@@ -129,6 +129,8 @@ def with_people() -> dict[str, tuple[str, dict]]:
         })  # fmt: skip
         nodes[place] = ("DynamicIDPlaceFace", {"face": [face, 0], "weight": 1.0} | ({"cast": cast} if cast else {}))
         cast = [place, 0]
+    nodes["40"] = ("DynamicIDPreviewCast", {"cast": cast, "width": 256, "height": 256})
+    nodes["41"] = ("PreviewImage", {"images": ["40", 0]})
     return nodes
 
 
