@@ -132,10 +132,9 @@ class Host:
         self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
         self._import(comfyui, base)
-        import utils.extra_config  # noqa: F401  (first, as main.py does: nodes.py puts comfy/ and its utils.py on the path)
-
         import execution
         import server
+        import utils.extra_config  # noqa: F401  (first, as main.py does: nodes.py puts comfy/ and its utils.py on the path)
 
         import nodes
 
