@@ -134,7 +134,6 @@ class Host:
         self._import(comfyui, base)
         import execution
         import server
-        import utils.extra_config  # noqa: F401  (first, as main.py does: nodes.py puts comfy/ and its utils.py on the path)
 
         import nodes
 
@@ -163,6 +162,7 @@ class Host:
 
             comfy.options.enable_args_parsing()
             import comfy.cli_args  # noqa: F401  (it reads sys.argv while it is imported)
+            import utils.extra_config  # noqa: F401  (as main.py does, before nodes.py puts comfy/utils.py on the path)
         finally:
             sys.argv = arguments
 
