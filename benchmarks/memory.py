@@ -93,7 +93,7 @@ def kept_bytes(hosts, patched, size: int) -> dict[str, list[int]]:
         )
         x = torch.zeros(2, 4, size // 8, size // 8)
         call = hosts.prepare_call(layer, hosts.RunCache(), rows, x, torch.ones(2), base)
-        found["faces' keys and values"].append(total(call.faces))
+        found["faces' keys and values"].append(total(tensor for faces in call.faces for tensor in faces))
         found["regions"].append(total(tensor for grid in call.grids.values() for tensor in grid))
     return found
 

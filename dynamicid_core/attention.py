@@ -7,7 +7,8 @@ fused attention over the face tokens, and one fused multiply-add.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +25,9 @@ TOKEN_MULTIPLE = 16
 # The gate jumps at its threshold; a value that misses it by rounding alone counts as reaching it. Otherwise two correct
 # orders of summation would give different pictures.
 ROUNDING = 1e-6
+
+# Activations (of a probe of length 1) that differ by less are one value. Keeps the gate and its gradient finite.
+LEAST_EXTENT = 1e-6
 
 
 def padded(tokens: int) -> int:
@@ -96,53 +100,89 @@ def gate_affine(weights: RegionWeights, layout_strength: float) -> Tensor:
     return torch.stack((plain, boost), dim=1)
 
 
+class SiteFaces(NamedTuple):
+    """The faces as one cross attention sees them: views of what :func:`pack_faces` made."""
+
+    keys: Tensor  # [B, H, M, D]
+    values: Tensor  # [B, H, M, D]
+    probe: Tensor  # [B, C, 1]
+
+    def to(self, dtype: torch.dtype) -> SiteFaces:
+        return SiteFaces(*(tensor.to(dtype) for tensor in self))
+
+
+def site_faces(packed: Tensor, heads: int) -> SiteFaces:
+    """``packed`` [B, 2 * M + 1, C]: each row's own of :func:`pack_faces`."""
+    m = packed.shape[1] // 2
+    keys, values = (packed[:, i * m : (i + 1) * m].unflatten(-1, (heads, -1)).transpose(1, 2) for i in (0, 1))
+    return SiteFaces(keys, values, packed[:, 2 * m :].transpose(1, 2))
+
+
+class Grids(NamedTuple):
+    """Regions on every grid that one picture size has in the UNet, for each row of a call; 1 row: all are alike."""
+
+    biases: dict[tuple[int, int], Tensor]  # (h, w) -> [B or 1, 1, N, M] of :func:`score_bias`
+    affine: Tensor  # [B or 1, 2, 2, sum of N] of :func:`gate_affine`, the grids one after another
+
+    @classmethod
+    def of(cls, grids: Mapping[tuple[int, int], tuple[Tensor, Tensor]]) -> Grids:
+        """From bias and affine of each grid."""
+        return cls({size: bias for size, (bias, _) in grids.items()}, torch.cat([a for _, a in grids.values()], dim=-1))
+
+    def at(self, boost: Tensor, strength: Tensor) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+        """What :func:`add_faces` needs in one call, by grid: the bias, and the affine [B, 2, N] of :func:`call_affine`.
+
+        Once for all grids, since on a GPU each operation costs a launch.
+        """
+        affines = call_affine(self.affine, boost, strength).split([h * w for h, w in self.biases], dim=-1)
+        return {size: (bias, affine) for (size, bias), affine in zip(self.biases.items(), affines, strict=True)}
+
+
+def call_affine(affine: Tensor, boost: Tensor, strength: Tensor) -> Tensor:
+    """Scale and shift of the gate in one call of the model: [B, 2, N].
+
+    ``affine`` [B or 1, 2, 2, N] of :func:`gate_affine`; ``boost`` [B] in 0..1 says whether the layout boost acts;
+    ``strength`` [B] scales the row.
+    """
+    return torch.lerp(affine[:, 0], affine[:, 1], boost[:, None, None]) * strength[:, None, None]
+
+
 def gate(activation: Tensor, threshold: float) -> Tensor:
     """Activation [B, N] -> its place between the row's extremes, 0..1, float32; what lies below ``threshold`` becomes 0.
 
     Where a row is constant (also: one query) nothing stands out, and the gate is 0.
     """
+    activation = activation.float()
     if activation.requires_grad:  # aminmax has no derivative
-        low, high = activation.amin(-1, keepdim=True).float(), activation.amax(-1, keepdim=True).float()
+        low, high = activation.amin(-1, keepdim=True), activation.amax(-1, keepdim=True)
     else:
-        low, high = (extreme.float() for extreme in activation.aminmax(dim=-1, keepdim=True))
-    extent = high - low
-    extent.masked_fill_(extent <= high.abs() * torch.finfo(activation.dtype).eps, torch.inf)
-    return torch.nn.functional.threshold((activation - low) / extent, threshold - ROUNDING, 0.0)
+        low, high = activation.aminmax(dim=-1, keepdim=True)
+    place = (activation - low) / (high - low).clamp_min(LEAST_EXTENT)
+    return torch.threshold(place, threshold - ROUNDING, 0.0)
 
 
-def region_gate(g: Tensor, affine: Tensor, boost: Tensor, strength: Tensor) -> Tensor:
-    """The gate [B, N] under regions.
-
-    ``affine`` [B or 1, 2, 2, N] of :func:`gate_affine`; ``boost`` [B] in 0..1 says whether the layout boost acts;
-    ``strength`` [B] scales the row.
-    """
-    scale, shift = torch.lerp(affine[:, 0], affine[:, 1], boost[:, None, None]).unbind(1)  # [B, N] each
-    return torch.addcmul(shift, g, scale) * strength[:, None]
-
-
-def face_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor, heads: int) -> Tensor:
+def face_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
     """Attention of the queries to the face tokens, softmax in float32.
 
-    ``q`` [B, N, C], ``keys`` and ``values`` [B, M, C], ``bias`` [B or 1, 1, N, M] -> [B, N, C]
+    ``q`` [B, N, C], ``keys`` and ``values`` [B, H, M, D], ``bias`` [B or 1, 1, N, M] -> [B, N, C]
     """
-    q, keys, values = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, keys, values))  # [B, H, ., D]
+    q = q.unflatten(-1, (keys.shape[1], -1)).transpose(1, 2)  # [B, H, N, D]
     return scaled_dot_product_attention(q, keys, values, attn_mask=bias).transpose(1, 2).flatten(2)
 
 
 def add_faces(
-    text: Tensor, q: Tensor, faces: Tensor, bias: Tensor, affine: Tensor, boost: Tensor, strength: Tensor,
-    threshold: float, heads: int,
+    text: Tensor, q: Tensor, faces: SiteFaces, bias: Tensor, affine: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor]:
     """Text attention + gate * face attention, before ``to_out``, and the gate.
 
-    ``text``, ``q`` [B, N, C]; ``faces`` [B, 2 * M + 1, C]: each row's own of :func:`pack_faces`; the rest as in
-    :func:`face_attention` and :func:`region_gate`. Returns [B, N, C] and [B, N] (float32).
+    ``text``, ``q`` [B, N, C]; ``bias`` [B or 1, 1, N, M] of :func:`score_bias`; ``affine`` [B, 2, N] of
+    :func:`call_affine`. Returns [B, N, C] and [B, N] (float32).
     """
-    keys, values, probe = faces.split((bias.shape[-1], bias.shape[-1], 1), dim=1)
-    activation = torch.bmm(q, probe.transpose(1, 2))[..., 0]  # [B, N]
-    g = region_gate(gate(activation, threshold), affine, boost, strength)
-    out = face_attention(q, keys, values, bias, heads)
+    activation = torch.bmm(q, faces.probe).squeeze(-1)  # [B, N]
+    scale, shift = affine.unbind(1)
+    g = torch.addcmul(shift, gate(activation, threshold), scale)
+    out = face_attention(q, faces.keys, faces.values, bias)
     # Written over what only this function knows, unless a backward pass may need that: on a CPU another tensor of this
     # size costs as much as the attention (benchmarks/README.md).
-    out = torch.addcmul(text, out, g[..., None], out=None if torch.is_grad_enabled() else out)
+    out = torch.addcmul(text, out, g.unsqueeze(-1), out=None if torch.is_grad_enabled() else out)
     return out.to(q.dtype), g

@@ -20,13 +20,13 @@ LAYERS = ("all", "fine", "middle", "coarse")  # by the size of their grid: the l
 TOLERANCE = 1e-3  # of the schedule: a timestep of a thousand
 
 
-def person_shares(q: Tensor, keys: Tensor, bias: Tensor, counts: Sequence[int], heads: int) -> Tensor:
+def person_shares(q: Tensor, keys: Tensor, bias: Tensor, counts: Sequence[int]) -> Tensor:
     """How much of the face attention goes to each person: [B, P, N], rows sum to 1, mean over the heads.
 
     Arguments as in :func:`attention.face_attention`; ``counts`` has each person's number of tokens.
     """
-    q, keys = (x.unflatten(-1, (heads, -1)).transpose(1, 2).float() for x in (q, keys))  # [B, H, ., D]
-    scores = q @ keys.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias.float()
+    q = q.unflatten(-1, (keys.shape[1], -1)).transpose(1, 2).float()  # [B, H, N, D]
+    scores = q @ keys.float().transpose(-1, -2) / q.shape[-1] ** 0.5 + bias.float()
     weights = scores.softmax(-1).mean(1)[..., : sum(counts)]  # [B, N, tokens]; padding has weight 0
     return torch.stack([part.sum(-1) for part in weights.split(list(counts), dim=-1)], dim=1)
 
@@ -50,24 +50,14 @@ class GateRecorder:
         self._calls: list[_Call] = []
 
     def record(
-        self,
-        q: Tensor,
-        faces: Tensor,
-        bias: Tensor,
-        gate: Tensor,
-        counts: Sequence[int],
-        heads: int,
-        height: int,
-        width: int,
-        moment: Tensor,
+        self, q: Tensor, keys: Tensor, bias: Tensor, gate: Tensor, counts: Sequence[int], height: int, width: int, moment: Tensor
     ) -> None:
-        """Note down one call of :func:`attention.add_faces`, whose arguments these are, and the gate it returned.
+        """Note down one call of :func:`attention.add_faces`: what it was given, and the gate it returned.
 
         Pass conditional rows only. ``moment`` [B]: the fraction of the schedule that lies behind; the same tensor object
         for all layers of one call of the model.
-        """  # fmt: skip
-        shares = person_shares(q, faces[:, : bias.shape[-1]], bias, counts, heads)
-        self.add(height, width, gate, shares, moment)
+        """
+        self.add(height, width, gate, person_shares(q, keys, bias, counts), moment)
 
     def add(self, height: int, width: int, gate: Tensor, shares: Tensor, moment: Tensor) -> None:
         """Add one layer's gate [B, N] and shares [B, P, N] on a grid of ``height`` x ``width`` cells."""

@@ -32,7 +32,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from ..attention import add_faces, gate_affine, pack_cast, score_bias
+from ..attention import Grids, SiteFaces, add_faces, call_affine, gate_affine, pack_cast, score_bias, site_faces
 from ..checkpoints import MotionCheckpoint, SAACheckpoint, load_motion, load_saa
 from ..encode import NULL_PIXELS
 from ..files import encoder_mismatch
@@ -245,10 +245,11 @@ def apply_faces(model, loaded: LoadedDynamicID, cast: Cast, options: SAAOptions,
     """
     cast = with_default_regions(cast)
     saa = loaded.saa.saa
-    blocks = matching_blocks(model, saa)
+    blocks, unet = matching_blocks(model, saa), model.model.diffusion_model
     model = model.clone()
     add_lora(model, saa, blocks, options.lora_strength)
-    layer = CastLayer(cast, options, tuple(blocks), pack_cast(saa, cast), recorder)
+    heads = tuple(unet.get_submodule(f"{block.name}.attn2").heads for block in blocks)
+    layer = CastLayer(cast, options, tuple(blocks), pack_cast(saa, cast), heads, recorder)
     add_layer(model, layer)
     return model
 
@@ -325,6 +326,7 @@ class CastLayer:
     options: SAAOptions
     blocks: tuple[TransformerBlock, ...]
     packed: tuple[Tensor, ...]  # for each block, [2, 2 * M + 1, C], float32 on the CPU
+    heads: tuple[int, ...]  # for each block
     recorder: Any = None
 
     @cached_property
@@ -366,10 +368,10 @@ class Call:
     layer: CastLayer
     cache: RunCache
     rows: tuple[Row, ...]
-    faces: tuple[Tensor, ...]  # for each block, [B, 2 * M + 1, C]
+    faces: tuple[SiteFaces, ...]  # for each block, of B rows
     boost: Tensor  # [B]
     strength: Tensor  # [B]
-    grids: dict[tuple[int, int], tuple[Tensor, Tensor]]  # (h, w) -> bias [B or 1, 1, N, M], affine [B or 1, 2, 2, N]
+    grids: dict[tuple[int, int], tuple[Tensor, Tensor]]  # (h, w) -> bias [B or 1, 1, N, M], affine [B, 2, N]
     sigma: Tensor  # [B]
     sampling: Any  # the model's noise schedule
 
@@ -397,7 +399,8 @@ class Call:
 
     @torch.compiler.disable
     def make_grid(self, height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        return make_grid(self.layer, self.cache, self.rows, height, width, like)
+        bias, affine = make_grid(self.layer, self.cache, self.rows, height, width, like)
+        return bias, call_affine(affine, self.boost, self.strength)
 
 
 def make_grid(
@@ -436,24 +439,23 @@ def prepare_call(
     like = torch.empty(0, device=x.device, dtype=dtype)
     roles = tuple(row.role for row in rows)
 
-    def gather() -> tuple[Tensor, ...]:
+    def gather() -> tuple[SiteFaces, ...]:
         index = torch.tensor(roles)
-        return tuple(packed[index].to(like.device, like.dtype) for packed in layer.packed)
+        rows_of = (packed[index].to(like.device, like.dtype) for packed in layer.packed)
+        return tuple(map(site_faces, rows_of, layer.heads))
+
+    def join() -> Grids:
+        sizes = halvings(*x.shape[-2:])
+        return Grids.of({size: make_grid(layer, cache, rows, *size, like) for size in sizes})
 
     sigma = sigma.float().flatten()
     sigma = sigma if len(sigma) == len(rows) else sigma[:1].expand(len(rows))
     start, end = (cache.sigma(sampling, fraction) for fraction in (options.start_at, options.end_at))
-    boost_end = cache.sigma(sampling, options.layout_end)
-    grids = {size: make_grid(layer, cache, rows, *size, like) for size in halvings(*x.shape[-2:])}
-    return Call(
-        layer, cache, rows,
-        cache.get(("faces", id(layer), roles, like.device, like.dtype), gather),
-        (sigma > boost_end).float(),
-        ((sigma <= start) & (sigma >= end)).float() * options.weight,
-        grids,
-        sigma,
-        sampling,
-    )  # fmt: skip
+    boost = (sigma > cache.sigma(sampling, options.layout_end)).float()
+    strength = ((sigma <= start) & (sigma >= end)).float() * options.weight
+    faces = cache.get(("faces", id(layer), roles, like.device, like.dtype), gather)
+    grids = cache.get(("grids", id(layer), rows, x.shape[-2:], like.device, like.dtype), join)
+    return Call(layer, cache, rows, faces, boost, strength, grids.at(boost, strength), sigma, sampling)
 
 
 class FacePatch:
@@ -464,36 +466,32 @@ class FacePatch:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
         """Replaces one cross attention: ``q`` [B, N, C], ``k``, ``v`` [B, S, C], all projected -> [B, N, C]."""
-        heads = extra["n_heads"]
         if self.inner is None:
-            precision = extra["attn_precision"]
+            heads, precision = extra["n_heads"], extra["attn_precision"]
             text = optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra)
         else:
             text = self.inner(q, k, v, extra)
         call, (height, width) = self.call, extra["activations_shape"][-2:]
         faces = call.faces[self.index]
-        if q.shape[0] != faces.shape[0] or q.shape[1] != height * width:
-            _warn_once(f"rows {q.shape[0]} for {faces.shape[0]}, cells {q.shape[1]} for {height} x {width}")
+        if q.shape[0] != faces.keys.shape[0] or q.shape[1] != height * width:
+            _warn_once(f"rows {q.shape[0]} for {faces.keys.shape[0]}, cells {q.shape[1]} for {height} x {width}")
             return text
         bias, affine = call.grid(height, width, q)
-        out, gate = add_faces(
-            text, q, faces.to(q.dtype), bias.to(q.dtype), affine, call.boost, call.strength,
-            call.layer.options.gate_threshold, heads,
-        )  # fmt: skip
+        if q.dtype != bias.dtype:
+            faces, bias = faces.to(q.dtype), bias.to(q.dtype)
+        out, gate = add_faces(text, q, faces, bias, affine, call.layer.options.gate_threshold)
         if call.layer.recorder is not None:
-            self.record(q, faces, bias, gate, heads, height, width)
+            self.record(q, faces.keys, bias, gate, height, width)
         return out
 
-    def record(self, q: Tensor, faces: Tensor, bias: Tensor, gate: Tensor, heads: int, height: int, width: int) -> None:
+    def record(self, q: Tensor, keys: Tensor, bias: Tensor, gate: Tensor, height: int, width: int) -> None:
         """Hand the rows that see faces to the recorder."""
         call = self.call
         rows = call.face_rows
         if rows:
             bias = bias[rows] if len(bias) > 1 else bias
             counts = call.layer.token_counts
-            call.layer.recorder.record(
-                q[rows], faces[rows], bias, gate[rows], counts, heads, height, width, call.moment
-            )
+            call.layer.recorder.record(q[rows], keys[rows], bias, gate[rows], counts, height, width, call.moment)
 
 
 _warned: set[str] = set()

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from .. import faces as photos
-from ..attention import add_faces, gate_affine, pack_cast, score_bias
+from ..attention import Grids, add_faces, gate_affine, pack_cast, score_bias, site_faces
 from ..checkpoints import MotionCheckpoint, SAACheckpoint, load_motion, load_saa
 from ..encode import NULL_PIXELS, EncodedFace, encode_photos
 from ..files import describe, load_face, read_tensors
@@ -123,9 +123,7 @@ class Step:
     """What the processors need to know of one call of the UNet. All that varies from step to step are tensors."""
 
     guided: bool  # the first half of the rows is unconditional
-    grids: dict[int, tuple[Tensor, Tensor]]  # N -> bias [B or 1, 1, N, M], affine [B or 1, 2, 2, N]
-    boost: Tensor  # [B]
-    strength: Tensor  # [B]
+    grids: dict[int, tuple[Tensor, Tensor]]  # N -> bias [B or 1, 1, N, M], affine [B, 2, N]
     threshold: float
     recording: Recording | None = None
 
@@ -140,11 +138,11 @@ class Recording:
     moment: Tensor  # [B]: fraction of the schedule, of the rows that see people
 
     @torch.compiler.disable
-    def record(self, q: Tensor, faces: Tensor, bias: Tensor, gate: Tensor, heads: int) -> None:
+    def record(self, q: Tensor, keys: Tensor, bias: Tensor, gate: Tensor) -> None:
         first = len(q) - len(self.moment)  # unconditional rows come first and show null tokens
         bias = bias if len(bias) == 1 else bias[first:]
         size = self.sizes[q.shape[1]]
-        self.recorder.record(q[first:], faces[first:], bias, gate[first:], self.counts, heads, *size, self.moment)
+        self.recorder.record(q[first:], keys[first:], bias, gate[first:], self.counts, *size, self.moment)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
@@ -206,10 +204,10 @@ class FaceProcessor(nn.Module):
                 "Something merges or splits them (e.g. token merging of cross attention); switch that off."
             )
         bias, affine = step.grids[q.shape[1]]
-        bias, faces = bias.to(q.dtype), _rows(self.faces.to(q), len(q), step.guided)
-        out, gate = add_faces(text, q, faces, bias, affine, step.boost, step.strength, step.threshold, heads)
+        bias, faces = bias.to(q.dtype), site_faces(_rows(self.faces.to(q), len(q), step.guided), heads)
+        out, gate = add_faces(text, q, faces, bias, affine, step.threshold)
         if step.recording is not None:
-            step.recording.record(q, faces, bias, gate, heads)
+            step.recording.record(q, faces.keys, bias, gate)
         return out
 
 
@@ -226,7 +224,7 @@ class StepHook:
         self.cast, self.options, self.levels, self.timesteps = cast, options, levels, timesteps
         self.guided, self.recorder = guided, recorder
         self.counts = [person.face.tokens.shape[1] for person in cast.people]
-        self._grids: dict[tuple, tuple[Tensor, Tensor]] = {}
+        self._grids: dict[tuple, Grids] = {}
 
     @torch.compiler.disable
     def __call__(self, unet: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -245,11 +243,12 @@ class StepHook:
             )
         sizes = halvings(*sample.shape[-2:], self.levels)
         options, time = self.options, torch.as_tensor(timestep, device=sample.device).float().reshape(-1).expand(rows)
+        boost = (time > self._time(options.layout_end)).float()
+        strength = self._acts(time, options.start_at, options.end_at) * options.weight
+        grids = self._grids_of(tuple(sizes), rows // 2 if guided else rows, rows, sample).at(boost, strength)
         return Step(
             guided,
-            {h * w: self._grid(h, w, rows // 2 if guided else rows, rows, sample) for h, w in sizes},
-            (time > self._time(options.layout_end)).float(),
-            self._acts(time, options.start_at, options.end_at) * options.weight,
+            {h * w: grid for (h, w), grid in grids.items()},
             options.gate_threshold,
             self.recorder and self._recording(time, sizes, guided),
         )
@@ -268,18 +267,21 @@ class StepHook:
         moment = (1 - time / (self.timesteps - 1))[len(time) // 2 if guided else 0 :].clone()
         return Recording(self.recorder, self.counts, {h * w: (h, w) for h, w in sizes}, moment)
 
-    def _grid(self, height: int, width: int, pictures: int, rows: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Bias [B or 1, 1, N, M] as ``like`` and affine [B or 1, 2, 2, N], float32; frame of picture i: i modulo frames."""
-        key = (height, width, pictures, rows, like.device, like.dtype)
+    def _grids_of(self, sizes: tuple[tuple[int, int], ...], pictures: int, rows: int, like: Tensor) -> Grids:
+        """Biases as ``like``, affine in float32; picture i has the regions of frame i modulo frames."""
+        key = (sizes, pictures, rows, like.device, like.dtype)
         if key not in self._grids:
             with torch.inference_mode(False):
-                weights = region_weights(self.cast, height, width, self.options.outside)
-                bias, affine = score_bias(weights.visible, self.counts), gate_affine(weights, self.options.layout_strength)
-            if len(bias) > 1:
-                frames = [row % pictures % len(bias) for row in range(rows)]
-                bias, affine = bias[frames], affine[frames]
-            self._grids[key] = bias.to(like.device, like.dtype), affine.to(like.device)
+                grids = Grids.of({size: self._grid(*size, pictures, rows) for size in sizes})
+            biases = {size: bias.to(like.device, like.dtype) for size, bias in grids.biases.items()}
+            self._grids[key] = Grids(biases, grids.affine.to(like.device))
         return self._grids[key]
+
+    def _grid(self, height: int, width: int, pictures: int, rows: int) -> tuple[Tensor, Tensor]:
+        weights = region_weights(self.cast, height, width, self.options.outside)
+        bias, affine = score_bias(weights.visible, self.counts), gate_affine(weights, self.options.layout_strength)
+        frames = [row % pictures % len(bias) for row in range(rows)] if len(bias) > 1 else [0]
+        return bias[frames], affine[frames]
 
 
 class Attachment:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import linear
 
 from dynamicid_core import attention
-from dynamicid_core.attention import add_faces, gate_affine, pack_faces, score_bias
+from dynamicid_core.attention import add_faces, call_affine, gate_affine, pack_faces, score_bias, site_faces
 from dynamicid_core.regions import region_weights
 from dynamicid_core.types import Cast, Face, Person, Region
 
@@ -71,10 +71,9 @@ def run(text, q, keys, values, cast, height, width, strength=2.0, boost=1.0, thr
     weights = region_weights(cast, height, width)
     counts = [person.face.tokens.shape[1] for person in cast.people]
     ones = torch.ones(rows)
-    return add_faces(
-        text, q, pack_faces(keys, values, cast.people), score_bias(weights.visible, counts).to(dtype),
-        gate_affine(weights, strength), ones * boost, ones, threshold, n_heads,
-    )
+    faces = site_faces(pack_faces(keys, values, cast.people), n_heads)
+    affine = call_affine(gate_affine(weights, strength), ones * boost, ones)
+    return add_faces(text, q, faces, score_bias(weights.visible, counts).to(dtype), affine, threshold)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -97,9 +96,8 @@ def test_published_values_without_gate():
     q, out = text_attention(hidden, text, "cross")
     keys, values = (linear(faces, recipe.weight(f"saa.{n}_ip.weight", (320, 768))) for n in ("to_k", "to_v"))
     bias = score_bias(torch.ones(1, 1, 256), [4])
-    packed = pack_faces(keys, values, (Person(make_face()),))
-    m = bias.shape[-1]
-    out = out + attention.face_attention(q, packed[:, :m], packed[:, m : 2 * m], bias, HEADS)
+    packed = site_faces(pack_faces(keys, values, (Person(make_face()),)), HEADS)
+    out = out + attention.face_attention(q, packed.keys, packed.values, bias)
     torch.testing.assert_close(to_out(out, "cross"), recipe.reference("attention")["single_ungated"], atol=1e-4, rtol=0)
 
 
@@ -230,8 +228,8 @@ def test_attention_rows_sum_to_one(people, height, width, seed):
     cast = Cast(tuple(Person(make_face(), box) for box in boxes))
     weights = region_weights(cast, height, width)
     bias = score_bias(weights.visible, [4] * people)
-    q, keys = torch.randn(1, height * width, 16, generator=g) * 5, torch.randn(1, bias.shape[-1], 16, generator=g) * 5
-    out = attention.face_attention(q, keys, torch.ones_like(keys), bias, 2)
+    q, keys = torch.randn(1, height * width, 16, generator=g) * 5, torch.randn(1, 2, bias.shape[-1], 8, generator=g) * 5
+    out = attention.face_attention(q, keys, torch.ones_like(keys), bias)
     torch.testing.assert_close(out, torch.ones_like(out))
 
 

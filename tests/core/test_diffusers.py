@@ -248,7 +248,10 @@ def test_schedulers(did, name):
 
 
 def steps_of(did, options, steps=50, **settings):
-    """The steps of a run, as (timestep, whether the boost acts, strength), from the UNet's real calls."""
+    """The steps of a run, as (timestep, whether the boost acts, strength), from the UNet's real calls.
+
+    Inside a person's region the gate is scaled by the strength, and shifted under the boost alone.
+    """
     calls = []
     did.apply(two_people(), options)
     hook = did._attachment.hook
@@ -256,7 +259,8 @@ def steps_of(did, options, steps=50, **settings):
 
     def spy(latent, timestep):
         step = original(latent, timestep)
-        calls.append((float(timestep), float(step.boost[0]), float(step.strength[0])))
+        (scale, shift), *_ = (affine[0] for _, affine in step.grids.values())
+        calls.append((float(timestep), float(shift.max() > 0), float(scale.max())))
         return step
 
     hook.step = spy

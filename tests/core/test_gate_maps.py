@@ -15,19 +15,19 @@ def test_shares_are_what_the_attention_gives():
     g = torch.Generator().manual_seed(1)
     counts, heads = [4, 8, 4], 2
     m = padded(sum(counts))
-    q, keys = torch.randn(2, 6, 16, generator=g), torch.randn(2, m, 16, generator=g)
+    q, keys = torch.randn(2, 6, 16, generator=g), torch.randn(2, heads, m, 8, generator=g)
     visible = torch.rand(1, 3, 6, generator=g)
     visible[0, 1, :3] = 0
     bias = score_bias(visible, counts)
-    shares = person_shares(q, keys, bias, counts, heads)
+    shares = person_shares(q, keys, bias, counts)
     assert shares.shape == (2, 3, 6)
     torch.testing.assert_close(shares.sum(1), torch.ones(2, 6))
     assert (shares[:, 1, :3] == 0).all()
     start = 0
     for person, count in enumerate(counts):
-        values = torch.zeros(2, m, 16)
-        values[:, start : start + count] = 1
-        out = face_attention(q, keys, values, bias, heads)
+        values = torch.zeros(2, heads, m, 8)
+        values[:, :, start : start + count] = 1
+        out = face_attention(q, keys, values, bias)
         torch.testing.assert_close(shares[:, person], out.mean(-1), atol=1e-5, rtol=0)
         start += count
 
@@ -76,10 +76,10 @@ def test_layers_are_chosen_afterwards():
 
 def test_record_takes_what_the_attention_was_given():
     recorder = GateRecorder()
-    q, faces, bias = torch.randn(1, 4, 8), torch.randn(1, 33, 8), score_bias(torch.ones(1, 2, 4), [4, 4])
-    recorder.record(q, faces, bias, torch.full((1, 4), 2.0), [4, 4], 2, 2, 2, torch.zeros(1))
+    q, keys, bias = torch.randn(1, 4, 8), torch.randn(1, 2, 16, 4), score_bias(torch.ones(1, 2, 4), [4, 4])
+    recorder.record(q, keys, bias, torch.full((1, 4), 2.0), [4, 4], 2, 2, torch.zeros(1))
     maps = recorder.maps(2, 2)[0].flatten(1)
-    torch.testing.assert_close(maps[:2], 2 * person_shares(q, faces[:, :16], bias, [4, 4], 2)[0])
+    torch.testing.assert_close(maps[:2], 2 * person_shares(q, keys, bias, [4, 4])[0])
     torch.testing.assert_close(maps[2], torch.full((4,), 2.0))
 
 

@@ -3,7 +3,7 @@ what the attention layers get."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,22 +142,29 @@ class Studio:
     @contextmanager
     def watch(self, model) -> Iterator[Watch]:
         """Note down what the face attention of the last Apply on ``model`` gets."""
-        adapter, seen = self.adapter, Watch()
-        packed = self.layer(model).packed
-        original: Callable = adapter.add_faces
+        adapter, layer, seen = self.adapter, self.layer(model), Watch()
+        heads, nulls = layer.heads, [packed[NULL] for packed in layer.packed]
+        calls, original, prepare = [], adapter.add_faces, adapter.prepare_call
 
-        def add_faces(text, q, faces, bias, affine, boost, strength, *rest):
-            null = packed[len(seen.entries) % LAYERS][NULL].to(faces)
-            roles = [NULL if torch.equal(row, null) else FACE for row in faces]
-            entry = {"roles": roles, "bias": bias, "affine": affine, "boost": boost, "strength": strength}
+        def prepare_call(owner, *args):
+            call = prepare(owner, *args)
+            if owner is layer:
+                calls.append(call)
+            return call
+
+        def add_faces(text, q, faces, bias, affine, *rest):
+            site = len(seen.entries) % LAYERS
+            null = adapter.site_faces(nulls[site].to(q)[None], heads[site]).keys[0]
+            roles = [NULL if torch.equal(keys, null) else FACE for keys in faces.keys]
+            entry = {"roles": roles, "bias": bias, "affine": affine, "boost": calls[-1].boost, "strength": calls[-1].strength}
             seen.entries.append(entry | {"cells": q.shape[1], "rows": q.shape[0]})
-            return original(text, q, faces, bias, affine, boost, strength, *rest)
+            return original(text, q, faces, bias, affine, *rest)
 
-        adapter.add_faces = add_faces
+        adapter.add_faces, adapter.prepare_call = add_faces, prepare_call
         try:
             yield seen
         finally:
-            adapter.add_faces = original
+            adapter.add_faces, adapter.prepare_call = original, prepare
 
     @contextmanager
     def one_conditioning_at_a_time(self) -> Iterator[None]:

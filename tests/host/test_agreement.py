@@ -31,8 +31,7 @@ def did(studio: Studio):
     unet = diffusers.UNet2DConditionModel(
         sample_size=8, block_out_channels=(320,) * 4, cross_attention_dim=768, attention_head_dim=8
     )
-    original = studio.model.model.diffusion_model.state_dict()
-    state = {f"model.diffusion_model.{name}": tensor.float() for name, tensor in original.items()}
+    state = {name: tensor.float() for name, tensor in studio.unet_state().items()}
     unet.load_state_dict(convert_ldm_unet_checkpoint(state, dict(unet.config)))
     pipe = standins.make_pipeline()
     pipe.unet = unet.eval().requires_grad_(False)
