@@ -33,6 +33,7 @@ from .types import DynamicIDError, Face
 THUMBNAIL_SIZE = 192  # px
 THUMBNAIL_FACTOR = 1.7  # of the face box: the head
 PREVIEW_SIZE = 1024  # px
+CLIP_BATCH = 32  # photos at a time; more would only take more memory, where video frames are encoded
 NULL_PIXELS = torch.zeros(1, 3, CLIP_SIZE, CLIP_SIZE)  # zero after normalisation: CLIP's mean colour
 
 Progress = Callable[[Sequence[np.ndarray]], Iterable[np.ndarray]]
@@ -150,11 +151,11 @@ def encode_photos(
     found, chosen = choose_faces(photos, detector, order, index, progress)
     kept, message = faces.on_no_face(chosen, on_no_face) if detector else (list(range(len(photos))), "")
     parts = [_part(photos[i], chosen[i], crop_factor) for i in kept]
-    pixels = [clip_pixels(part) for part, _ in parts]
+    pixels = torch.cat([clip_pixels(part) for part, _ in parts])
     if null_clip_tokens is None:
-        seen, null = clip_tokens(torch.cat([*pixels, NULL_PIXELS])).split((len(pixels), 1))
-    else:
-        seen, null = clip_tokens(torch.cat(pixels)), null_clip_tokens()
+        pixels = torch.cat((pixels, NULL_PIXELS))
+    seen = torch.cat([clip_tokens(some) for some in pixels.split(CLIP_BATCH)])
+    seen, null = seen.split((len(parts), 1)) if null_clip_tokens is None else (seen, null_clip_tokens())
     details = [_details(photos[i], chosen[i], place) for i, (_, place) in zip(kept, parts, strict=True)]
     identities = torch.stack([known.get("identity", torch.zeros(512)) for known in details])
     tokens, uncond = encoder(identities, seen, null)

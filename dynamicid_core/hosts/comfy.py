@@ -49,7 +49,10 @@ KEY = "dynamicid"  # of wrappers, attachments and the row labels
 
 
 class ManagedNetwork:
-    """A network that the host loads to its device, offloads and casts."""
+    """A network that the host loads to its device and casts, and that leaves the device after each use.
+
+    It is needed before sampling, when the UNet is about to want the room.
+    """
 
     def __init__(self, module: torch.nn.Module):
         device = comfy.model_management.get_torch_device()
@@ -74,8 +77,17 @@ class ManagedNetwork:
         Inputs may come from anywhere; the result is on the CPU.
         """
         comfy.model_management.load_models_gpu([self.patcher])
-        with torch.no_grad():
-            return self.module(*(x.to(self.patcher.load_device, torch.float32) for x in args)).cpu()
+        try:
+            with torch.no_grad():
+                return self.module(*(x.to(self.patcher.load_device, torch.float32) for x in args)).cpu()
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Have the host take the weights off its device, and nothing else."""
+        loaded = comfy.model_management.current_loaded_models
+        others = [model for model in loaded if model.model is not self.patcher]
+        comfy.model_management.free_memory(1e30, self.patcher.load_device, others)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from dynamicid_core.encode import NULL_PIXELS, encode_photos
+from dynamicid_core.encode import CLIP_BATCH, NULL_PIXELS, encode_photos
 
 PHOTOS = [np.full((40, 30, 3), shade, dtype=np.uint8) for shade in (0, 200)]
 
@@ -45,3 +45,19 @@ def test_known_null_tokens_are_not_computed_again():
     assert clip.seen == 2
     assert (face.uncond_tokens == 1).all()
     torch.testing.assert_close(face.tokens, encode(Clip()).tokens)
+
+
+def test_many_photos_go_through_clip_in_parts():
+    """The frames of a video must not need memory for all at once."""
+    shades = np.linspace(0, 255, 2 * CLIP_BATCH + 5).astype(np.uint8)
+    photos, clip, sizes = [np.full((40, 30, 3), shade, dtype=np.uint8) for shade in shades], Clip(), []
+
+    def noting(pixels):
+        sizes.append(len(pixels))
+        return clip(pixels)
+
+    face = encode_photos(photos, None, noting, encoder, "test", on_no_face="clip only").face
+    assert sum(sizes) == len(photos) + 1 and max(sizes) <= CLIP_BATCH
+    alone = [encode_photos([p], None, Clip(), encoder, "test", on_no_face="clip only").face.tokens for p in photos]
+    torch.testing.assert_close(face.tokens, sum(alone) / len(alone))
+    assert (face.uncond_tokens == 0).all()

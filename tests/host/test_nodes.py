@@ -137,6 +137,26 @@ def test_two_people_from_photo_to_latent(ready: Host, encoded) -> None:
     assert torch.equal(bypassed.values["sample", 0]["samples"], plain)
 
 
+def test_the_packs_networks_leave_the_device_after_use_and_nothing_else_does(ready: Host, encoded, monkeypatch) -> None:
+    import comfy.model_management as management
+
+    def on_device() -> set[str]:
+        return {type(loaded.model.model).__name__ for loaded in management.current_loaded_models}
+
+    load, seen = management.load_models_gpu, set()
+
+    def load_models_gpu(models, *args, **kwargs):
+        load(models, *args, **kwargs)
+        seen.update(on_device())
+
+    monkeypatch.setattr(management, "load_models_gpu", load_models_gpu)
+    ready.forget()
+    ready.run_graph(graph(LOADERS | PEOPLE), capture=[("edited", 0)])
+    ours = {"FaceEncoder", "KeypointEncoder", "Reconfigurator"}
+    assert ours < seen
+    assert on_device() == seen - ours  # CLIP and what else the host keeps stays
+
+
 @pytest.mark.parametrize(("mode", "groups"), [("tokens", 1), ("attention", 2)])
 def test_a_blend_is_one_person(ready: Host, encoded, mode: str, groups: int) -> None:
     blend = {"faces.face0": ["face", 0], "faces.face1": ["edited", 0], "weights": "3, 1", "mode": mode}
