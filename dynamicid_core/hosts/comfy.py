@@ -16,9 +16,9 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -373,6 +373,34 @@ class RunCache:
         return self.sigmas[key]
 
 
+@dataclass(frozen=True, eq=False)
+class RowTrace:
+    """Tells which rows of a model call a cross attention sees, where patches of other packs come before it.
+
+    Attention couple, for one, repeats the rows of the positive side, once for each of its prompts. What it makes of rows is
+    found by giving it rows that hold their own numbers.
+    """
+
+    patches: tuple[Callable, ...]  # the host's "attn2_patch"
+    context: Tensor  # [B, S, W]
+
+    def sources(self, count: int, q: Tensor, extra: dict[str, Any]) -> tuple[int, ...] | None:
+        """Of each row of ``q`` [R, N, C], its number among the call's ``count`` rows. Waits for the device."""
+        numbers = torch.arange(1, count + 1, device=q.device, dtype=q.dtype)
+        rows = numbers[:, None, None].repeat(1, *q.shape[1:])
+        context = value = torch.zeros_like(self.context, dtype=q.dtype)
+        try:
+            for patch in self.patches:
+                rows, context, value = patch(rows, context, value, dict(extra))
+        except Exception:
+            logging.warning("DynamicID: another node's attention patch failed on numbered rows.", exc_info=True)
+            return None
+        if rows.shape != q.shape or bool((rows != rows[:, :1, :1]).any()):
+            return None
+        found = rows[:, 0, 0].tolist()
+        return tuple(int(number) - 1 for number in found) if set(found) <= set(range(1, count + 1)) else None
+
+
 @dataclass(eq=False)
 class Call:
     """What the attention patches of one model call need of one cast. All data that varies are tensors."""
@@ -386,11 +414,30 @@ class Call:
     grids: dict[tuple[int, int], tuple[Tensor, Tensor]]  # (h, w) -> bias [B or 1, 1, N, M], affine [B, 2, N]
     sigma: Tensor  # [B]
     sampling: Any  # the model's noise schedule
+    with_rows: Callable[[Sequence[int]], Call]  # the same with these of the rows, each as often as it is named
+    trace: RowTrace | None = None
+    sources: tuple[int, ...] = ()  # of each row, where other packs repeated rows: its number in the call of the model
+    regrouped: dict[tuple[int, ...], Call] = field(default_factory=dict)
 
     @cached_property
     def face_rows(self) -> list[int]:
-        """Rows that see people, not null tokens."""
-        return [i for i, row in enumerate(self.rows) if row.role == FACE_ROLE]
+        """Rows that see people, not null tokens; of repeated ones the first."""
+        first = [self.sources.index(i) for i in sorted(set(self.sources))] or range(len(self.rows))
+        return [i for i in first if self.rows[i].role == FACE_ROLE]
+
+    @torch.compiler.disable
+    def for_queries(self, q: Tensor, extra: dict[str, Any]) -> Call | None:
+        """What the queries of a layer need whose rows other packs repeated; None where that cannot be told."""
+        count = len(self.rows)
+        if self.trace is None:
+            return None
+        key = ("sources", self.trace.patches, tuple(extra.get("cond_or_uncond", ())), count, len(q))
+        sources = self.cache.get(key, lambda: self.trace.sources(count, q, extra))
+        if sources is None:
+            return None
+        if sources not in self.regrouped:
+            self.regrouped[sources] = replace(self.with_rows(sources), sources=sources)
+        return self.regrouped[sources]
 
     @cached_property
     def moment(self) -> Tensor:
@@ -444,7 +491,7 @@ def _view(area: tuple[int, ...] | None, size: tuple[int, int] | None) -> Box:
 
 
 def prepare_call(
-    layer: CastLayer, cache: RunCache, rows: tuple[Row, ...], x: Tensor, sigma: Tensor, base_model
+    layer: CastLayer, cache: RunCache, rows: tuple[Row, ...], x: Tensor, sigma: Tensor, base_model, trace: RowTrace | None = None
 ) -> Call:
     """Everything that one model call needs, from the run's cache where possible. Never waits for the device."""
     dtype, sampling, options = base_model.get_dtype_inference(), base_model.model_sampling, layer.options
@@ -467,7 +514,13 @@ def prepare_call(
     strength = ((sigma <= start) & (sigma >= end)).float() * options.weight
     faces = cache.get(("faces", id(layer), roles, like.device, like.dtype), gather)
     grids = cache.get(("grids", id(layer), rows, x.shape[-2:], like.device, like.dtype), join)
-    return Call(layer, cache, rows, faces, boost, strength, grids.at(boost, strength), sigma, sampling)
+
+    def with_rows(numbers: Sequence[int]) -> Call:
+        some = tuple(rows[i] for i in numbers)
+        return prepare_call(layer, cache, some, x, torch.stack([sigma[i] for i in numbers]), base_model)
+
+    grids = grids.at(boost, strength)
+    return Call(layer, cache, rows, faces, boost, strength, grids, sigma, sampling, with_rows, trace)
 
 
 class FacePatch:
@@ -484,21 +537,23 @@ class FacePatch:
         else:
             text = self.inner(q, k, v, extra)
         call, (height, width) = self.call, extra["activations_shape"][-2:]
-        faces = call.faces[self.index]
-        if q.shape[0] != faces.keys.shape[0] or q.shape[1] != height * width:
-            _warn_once(f"rows {q.shape[0]} for {faces.keys.shape[0]}, cells {q.shape[1]} for {height} x {width}")
+        if q.shape[0] != len(call.rows):
+            call = call.for_queries(q, extra)
+        if call is None or q.shape[1] != height * width:
+            _warn_once(f"rows {q.shape[0]} for {len(self.call.rows)}, cells {q.shape[1]} for {height} x {width}")
             return text
+        faces = call.faces[self.index]
         bias, affine = call.grid(height, width, q)
         if q.dtype != bias.dtype:
             faces, bias = faces.to(q.dtype), bias.to(q.dtype)
         out, gate = add_faces(text, q, faces, bias, affine, call.layer.options.gate_threshold)
         if call.layer.recorder is not None:
-            self.record(q, faces.keys, bias, gate, height, width)
+            self.record(call, q, faces.keys, bias, gate, height, width)
         return out
 
-    def record(self, q: Tensor, keys: Tensor, bias: Tensor, gate: Tensor, height: int, width: int) -> None:
+    @staticmethod
+    def record(call: Call, q: Tensor, keys: Tensor, bias: Tensor, gate: Tensor, height: int, width: int) -> None:
         """Hand the rows that see faces to the recorder."""
-        call = self.call
         rows = call.face_rows
         if rows:
             bias = bias[rows] if len(bias) > 1 else bias
@@ -543,7 +598,9 @@ class CastWrappers:
             _warn_once(f"{len(x)} rows for {len(indices)} conditionings")
         else:
             cache = options.get(KEY) or RunCache()
-            calls = [prepare_call(layer, cache, rows, x, t, executor.class_obj) for layer in self.layers]
+            patches = tuple(options.get("patches", {}).get("attn2_patch", ()))
+            trace = RowTrace(patches, c_crossattn) if patches and c_crossattn is not None else None
+            calls = [prepare_call(layer, cache, rows, x, t, executor.class_obj, trace) for layer in self.layers]
             options = with_patches(options, calls)
             # A name, because TorchCompileModel checks the names of arguments, but nothing inside the transformer options:
             # without it, a compiled model would go on with the constants of the first cast it saw, or with no cast.

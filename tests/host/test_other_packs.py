@@ -155,31 +155,58 @@ def test_patches_of_the_input_and_the_output(studio: Studio, smooth) -> None:
     assert difference(result, studio.sample(smooth)) > 0.1
 
 
-def test_a_pack_that_repeats_the_rows_of_one_side(studio: Studio) -> None:
-    """Attention couple runs the positive side once for each prompt. Which row is which cannot be told, so faces stay out."""
+def coupled(model, change=lambda n: n):
+    """Like attention couple with twice the same prompt: the positive side's rows are repeated, then merged by masks."""
+    copies = {0: 2, 1: 1}  # of the positive and the negative side
 
     def repeat(n, context, value, extra):
-        sides = len(extra["cond_or_uncond"])
-        parts = [x.chunk(sides) for x in (n, context, value)]
-        copies = [2 if index == 0 else 1 for index in extra["cond_or_uncond"]]
-        return tuple(torch.cat([c.repeat(k, 1, 1) for c, k in zip(part, copies, strict=True)]) for part in parts)
+        sides = extra["cond_or_uncond"]
+        parts = [x.chunk(len(sides)) for x in (change(n), context, value)]
+        return tuple(torch.cat([c.repeat(copies[i], 1, 1) for c, i in zip(part, sides, strict=True)]) for part in parts)
 
     def merge(n, extra):
-        copies = [2 if index == 0 else 1 for index in extra["cond_or_uncond"]]
-        parts = n.split([k * len(n) // sum(copies) for k in copies])
-        return torch.cat([part.chunk(k)[0] for part, k in zip(parts, copies, strict=True)])
+        sides = [copies[i] for i in extra["cond_or_uncond"]]
+        parts = n.split([count * len(n) // sum(sides) for count in sides])
+        left = torch.linspace(0, 1, n.shape[1])[:, None]
+        merged = [part.chunk(2)[0] * left + part.chunk(2)[1] * (1 - left) if c == 2 else part for part, c in zip(parts, sides)]
+        return torch.cat(merged)
 
-    def coupled(model):
-        model = model.clone()
-        model.set_model_attn2_patch(repeat)
-        model.set_model_attn2_output_patch(merge)
-        return model
+    model = model.clone()
+    model.set_model_attn2_patch(repeat)
+    model.set_model_attn2_output_patch(merge)
+    return model
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("cfg", [4.0, 1.0])
+def test_a_pack_that_repeats_the_rows_of_one_side(studio: Studio, smooth, batch: int, cfg: float) -> None:
+    studio.adapter._warned.clear()
+    with captured_log() as log:
+        result = studio.sample(coupled(smooth), batch=batch, cfg=cfg)
+    assert not any("rearranges" in line for line in log)
+    assert difference(result, studio.sample(smooth, batch=batch, cfg=cfg)) < 1e-4
+
+
+def test_repeated_rows_are_recorded_once(studio: Studio, smooth) -> None:
+    maps = []
+    for change in (lambda model: model, coupled):
+        recorder = studio.host.module("dynamicid_core.gate_maps").GateRecorder()
+        model = change(studio.adapter.apply_faces(studio.model, studio.weights, studio.cast(), studio.layer(smooth).options, recorder))
+        studio.sample(model, batch=2)
+        maps.append(recorder.maps(8, 8))
+    assert maps[0].shape == (2, 3, 8, 8)
+    torch.testing.assert_close(maps[1], maps[0], atol=1e-4, rtol=0)
+
+
+def test_rows_that_cannot_be_told_apart_get_no_faces_and_a_warning(studio: Studio) -> None:
+    def mixed(model):
+        return coupled(model, lambda n: 0.5 * n)
 
     studio.adapter._warned.clear()
     with captured_log() as log:
-        result = studio.sample(coupled(studio.apply()))
+        result = studio.sample(mixed(studio.apply()))
     assert sum("another node rearranges the attention input" in line for line in log) == 4  # once for each size of layer
-    assert difference(result, studio.sample(coupled(studio.apply(weight=0.0)))) < 1e-4
+    assert difference(result, studio.sample(mixed(studio.apply(weight=0.0)))) < 1e-4
 
 
 def test_a_replaced_attention_function_is_used_for_the_text(studio: Studio, smooth) -> None:
