@@ -16,9 +16,9 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -373,34 +373,6 @@ class RunCache:
         return self.sigmas[key]
 
 
-@dataclass(frozen=True, eq=False)
-class RowTrace:
-    """Tells which rows of a model call a cross attention sees, where patches of other packs come before it.
-
-    Attention couple, for one, repeats the rows of the positive side, once for each of its prompts. What it makes of rows is
-    found by giving it rows that hold their own numbers.
-    """
-
-    patches: tuple[Callable, ...]  # the host's "attn2_patch"
-    context: Tensor  # [B, S, W]
-
-    def sources(self, count: int, q: Tensor, extra: dict[str, Any]) -> tuple[int, ...] | None:
-        """Of each row of ``q`` [R, N, C], its number among the call's ``count`` rows. Waits for the device."""
-        numbers = torch.arange(1, count + 1, device=q.device, dtype=q.dtype)
-        rows = numbers[:, None, None].repeat(1, *q.shape[1:])
-        context = value = torch.zeros_like(self.context, dtype=q.dtype)
-        try:
-            for patch in self.patches:
-                rows, context, value = patch(rows, context, value, dict(extra))
-        except Exception:
-            logging.warning("DynamicID: another node's attention patch failed on numbered rows.", exc_info=True)
-            return None
-        if rows.shape != q.shape or bool((rows != rows[:, :1, :1]).any()):
-            return None
-        found = rows[:, 0, 0].tolist()
-        return tuple(int(number) - 1 for number in found) if set(found) <= set(range(1, count + 1)) else None
-
-
 @dataclass(eq=False)
 class Call:
     """What the attention patches of one model call need of one cast. All data that varies are tensors."""
@@ -414,30 +386,18 @@ class Call:
     grids: dict[tuple[int, int], tuple[Tensor, Tensor]]  # (h, w) -> bias [B or 1, 1, N, M], affine [B, 2, N]
     sigma: Tensor  # [B]
     sampling: Any  # the model's noise schedule
-    with_rows: Callable[[Sequence[int]], Call]  # the same with these of the rows, each as often as it is named
-    trace: RowTrace | None = None
-    sources: tuple[int, ...] = ()  # of each row, where other packs repeated rows: its number in the call of the model
-    regrouped: dict[tuple[int, ...], Call] = field(default_factory=dict)
+    sources: tuple[int, ...]  # of each row, its number in the call of the model
+    repeated: Call | None = None  # for layers whose rows other packs repeat
 
     @cached_property
     def face_rows(self) -> list[int]:
         """Rows that see people, not null tokens; of repeated ones the first."""
-        first = [self.sources.index(i) for i in sorted(set(self.sources))] or range(len(self.rows))
+        first = [self.sources.index(i) for i in sorted(set(self.sources))]
         return [i for i in first if self.rows[i].role == FACE_ROLE]
 
-    @torch.compiler.disable
-    def for_queries(self, q: Tensor, extra: dict[str, Any]) -> Call | None:
-        """What the queries of a layer need whose rows other packs repeated; None where that cannot be told."""
-        count = len(self.rows)
-        if self.trace is None:
-            return None
-        key = ("sources", self.trace.patches, tuple(extra.get("cond_or_uncond", ())), count, len(q))
-        sources = self.cache.get(key, lambda: self.trace.sources(count, q, extra))
-        if sources is None:
-            return None
-        if sources not in self.regrouped:
-            self.regrouped[sources] = replace(self.with_rows(sources), sources=sources)
-        return self.regrouped[sources]
+    def for_rows(self, count: int) -> Call | None:
+        """What a layer with so many rows needs; None where it cannot be told."""
+        return next((call for call in (self, self.repeated) if call and len(call.rows) == count), None)
 
     @cached_property
     def moment(self) -> Tensor:
@@ -449,7 +409,7 @@ class Call:
     def constants(self) -> str:
         """Everything but tensors' values, and shapes that follow from the latent's, that an attention patch depends on."""
         shapes = sorted({(len(bias), bias.shape[-1]) for bias, _ in self.grids.values()})
-        return f"{shapes} {self.layer.options.gate_threshold}"
+        return f"{shapes} {self.layer.options.gate_threshold} {self.repeated and self.repeated.sources}"
 
     def grid(self, height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Bias and affine of a layer's grid; the usual ones are there already, others (patched layers) are made."""
@@ -491,9 +451,12 @@ def _view(area: tuple[int, ...] | None, size: tuple[int, int] | None) -> Box:
 
 
 def prepare_call(
-    layer: CastLayer, cache: RunCache, rows: tuple[Row, ...], x: Tensor, sigma: Tensor, base_model, trace: RowTrace | None = None
+    layer: CastLayer, cache: RunCache, rows: tuple[Row, ...], x: Tensor, sigma: Tensor, base_model, sources: Sequence[int] = ()
 ) -> Call:
-    """Everything that one model call needs, from the run's cache where possible. Never waits for the device."""
+    """Everything that one model call needs, from the run's cache where possible. Never waits for the device.
+
+    ``sources``: of :func:`repeated_rows`.
+    """
     dtype, sampling, options = base_model.get_dtype_inference(), base_model.model_sampling, layer.options
     like = torch.empty(0, device=x.device, dtype=dtype)
     roles = tuple(row.role for row in rows)
@@ -515,12 +478,44 @@ def prepare_call(
     faces = cache.get(("faces", id(layer), roles, like.device, like.dtype), gather)
     grids = cache.get(("grids", id(layer), rows, x.shape[-2:], like.device, like.dtype), join)
 
-    def with_rows(numbers: Sequence[int]) -> Call:
-        some = tuple(rows[i] for i in numbers)
-        return prepare_call(layer, cache, some, x, torch.stack([sigma[i] for i in numbers]), base_model)
+    call = Call(layer, cache, rows, faces, boost, strength, grids.at(boost, strength), sigma, sampling, tuple(range(len(rows))))
+    if sources:
+        some = torch.stack([sigma[i] for i in sources])
+        call.repeated = prepare_call(layer, cache, tuple(rows[i] for i in sources), x, some, base_model)
+        call.repeated.sources = tuple(sources)
+    return call
 
-    grids = grids.at(boost, strength)
-    return Call(layer, cache, rows, faces, boost, strength, grids, sigma, sampling, with_rows, trace)
+
+def repeated_rows(options: dict, x: Tensor, context: Tensor | None, cache: RunCache) -> tuple[int, ...]:
+    """Which of a call's rows stand where, after other packs' patches before the cross attentions: their numbers.
+
+    Attention couple, for one, repeats the rows of the positive side, once for each of its prompts. What a patch does is
+    found by giving it rows that hold their own numbers: once a run, waiting for the device, and only where there is such a
+    patch. () where rows stay as they are, or where it cannot be told.
+    """
+    patches = tuple(options.get("patches", {}).get("attn2_patch", ()))
+    if not patches or context is None:
+        return ()
+
+    def ask() -> tuple[int, ...]:
+        count, (height, width) = len(x), x.shape[-2:]
+        numbers = torch.arange(1, count + 1, device=x.device, dtype=x.dtype)
+        rows = numbers[:, None, None].repeat(1, height * width, context.shape[-1])
+        text = value = torch.zeros_like(context)
+        extra = {name: value for name, value in options.items() if name not in ("patches", "patches_replace")}
+        extra |= {"activations_shape": list(x.shape), "block": ("input", 1), "block_index": 0, "n_heads": 8,
+                  "dim_head": context.shape[-1] // 8, "attn_precision": None}  # fmt: skip
+        try:
+            for patch in patches:
+                rows, text, value = patch(rows, text, value, extra)
+        except Exception:
+            logging.warning("DynamicID: another node's attention patch failed on numbered rows.", exc_info=True)
+            return ()
+        found = rows[:, 0, 0].tolist()
+        same = bool((rows == rows[:, :1, :1]).all()) and set(found) <= set(range(1, count + 1)) and len(found) != count
+        return tuple(int(number) - 1 for number in found) if same else ()
+
+    return cache.get(("repeated", patches, tuple(options.get("cond_or_uncond", ())), x.shape), ask)
 
 
 class FacePatch:
@@ -537,8 +532,7 @@ class FacePatch:
         else:
             text = self.inner(q, k, v, extra)
         call, (height, width) = self.call, extra["activations_shape"][-2:]
-        if q.shape[0] != len(call.rows):
-            call = call.for_queries(q, extra)
+        call = call.for_rows(q.shape[0])
         if call is None or q.shape[1] != height * width:
             _warn_once(f"rows {q.shape[0]} for {len(self.call.rows)}, cells {q.shape[1]} for {height} x {width}")
             return text
@@ -598,9 +592,8 @@ class CastWrappers:
             _warn_once(f"{len(x)} rows for {len(indices)} conditionings")
         else:
             cache = options.get(KEY) or RunCache()
-            patches = tuple(options.get("patches", {}).get("attn2_patch", ()))
-            trace = RowTrace(patches, c_crossattn) if patches and c_crossattn is not None else None
-            calls = [prepare_call(layer, cache, rows, x, t, executor.class_obj, trace) for layer in self.layers]
+            sources = repeated_rows(options, x, c_crossattn, cache)
+            calls = [prepare_call(layer, cache, rows, x, t, executor.class_obj, sources) for layer in self.layers]
             options = with_patches(options, calls)
             # A name, because TorchCompileModel checks the names of arguments, but nothing inside the transformer options:
             # without it, a compiled model would go on with the constants of the first cast it saw, or with no cast.

@@ -14,6 +14,7 @@ if str(HERE) not in sys.path:  # whatever import mode pytest runs in, tests here
     sys.path.append(str(HERE))
 
 import comfy_host  # noqa: E402
+from studio import SMOOTH, Studio, one_thread  # noqa: E402
 
 HOW = (
     "tests/host SKIPPED: no ComfyUI found. Install one (pip install comfy-cli && comfy install) or set COMFYUI_PATH to "
@@ -55,6 +56,18 @@ def host(core_host: comfy_host.Host) -> comfy_host.Host:
     if core_host.pack is None:
         core_host.load_pack()
     return core_host
+
+
+@pytest.fixture(scope="module")
+def studio(host: comfy_host.Host) -> Iterator[Studio]:
+    with one_thread():
+        yield Studio(host)
+
+
+@pytest.fixture(scope="module")
+def smooth(studio: Studio):
+    """A model with two people and no threshold."""
+    return studio.apply(**SMOOTH)
 
 
 @pytest.fixture(scope="session")

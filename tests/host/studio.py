@@ -25,6 +25,17 @@ def difference(a: Tensor, b: Tensor) -> float:
     return ((a - b).square().mean().sqrt() / b.std()).item()
 
 
+def compiled(model, backend: str = "eager"):
+    """What TorchCompileModel does, with a backend that needs no compiler."""
+    import comfy_extras.nodes_torch_compile as node
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    model = model.clone(disable_dynamic=True)
+    options = {"guard_filter_fn": node.skip_torch_compile_dict}
+    set_torch_compile_wrapper(model=model, backend=backend, options=options)
+    return model
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Small tensors gain nothing from several threads, and lose much where another process wants the cores too."""

@@ -17,11 +17,6 @@ LATENT_SCALE = 0.18215
 
 
 @pytest.fixture(scope="module")
-def studio(host) -> Studio:
-    return Studio(host)
-
-
-@pytest.fixture(scope="module")
 def did(studio: Studio):
     """A diffusers pipeline with the UNet of ComfyUI's checkpoint, and the same DynamicID weights."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint

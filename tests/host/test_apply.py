@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
 
 import pytest
 import torch
-from comfy_host import Host
-from studio import FACE, NULL, SMOOTH, Studio, difference, one_thread
-
-
-@pytest.fixture(scope="module")
-def studio(host: Host) -> Iterator[Studio]:
-    with one_thread():
-        yield Studio(host)
-
-
-@pytest.fixture(scope="module")
-def smooth(studio: Studio):
-    """A model with two people and no threshold."""
-    return studio.apply(**SMOOTH)
-
+from studio import FACE, NULL, SMOOTH, Studio, compiled, difference
 
 # Nothing leaks
 
@@ -531,17 +516,6 @@ def test_a_function_in_the_place_of_the_batching(studio: Studio, smooth) -> None
 
 
 # Compiled models
-
-
-def compiled(model, backend: str = "eager"):
-    """What TorchCompileModel does, with a backend that needs no compiler."""
-    import comfy_extras.nodes_torch_compile as node
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
-
-    model = model.clone(disable_dynamic=True)
-    options = {"guard_filter_fn": node.skip_torch_compile_dict}
-    set_torch_compile_wrapper(model=model, backend=backend, options=options)
-    return model
 
 
 def test_many_casts_on_one_compiled_model(studio: Studio, smooth) -> None:

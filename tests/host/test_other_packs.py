@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from comfy_host import Host, captured_log
-from studio import FACE, NULL, SMOOTH, Studio, difference, one_thread
+from studio import FACE, NULL, SMOOTH, Studio, compiled, difference
 
 BLOCKS = [("input", n) for n in (1, 2, 4, 5, 7, 8)] + [("middle", 0)] + [("output", n) for n in range(3, 12)]
 WIDTH = 320  # of the stand-in's layers
-
-
-@pytest.fixture(scope="module")
-def studio(host: Host) -> Iterator[Studio]:
-    with one_thread():
-        yield Studio(host)
-
-
-@pytest.fixture(scope="module")
-def smooth(studio: Studio):
-    return studio.apply(**SMOOTH)
 
 
 def text_attention(q, k, v, extra):
@@ -185,6 +173,10 @@ def test_a_pack_that_repeats_the_rows_of_one_side(studio: Studio, smooth, batch:
         result = studio.sample(coupled(smooth), batch=batch, cfg=cfg)
     assert not any("rearranges" in line for line in log)
     assert difference(result, studio.sample(smooth, batch=batch, cfg=cfg)) < 1e-4
+
+
+def test_repeated_rows_in_a_compiled_model(studio: Studio, smooth) -> None:
+    assert difference(studio.sample(compiled(coupled(smooth))), studio.sample(smooth)) < 1e-4
 
 
 def test_repeated_rows_are_recorded_once(studio: Studio, smooth) -> None:
