@@ -75,6 +75,19 @@ def test_quoted_messages_are_checked(known: list[str]) -> None:
     assert sum(len(MESSAGE.findall(page.read_text(encoding="utf-8"))) for page in DOCS.glob("*.md")) > 30
 
 
+def outline(text: str) -> list[tuple[list[str], list[str]]]:
+    """What a page keeps in every language: for each part under a heading, its pictures and its tables' first cells."""
+    return [(PICTURE.findall(part), MESSAGE.findall(part)) for part in re.split(r"^## ", text, flags=re.MULTILINE)]
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*/*.md")), ids=lambda page: page.relative_to(DOCS).as_posix())
+def test_translated_page_has_what_its_english_page_has(page: Path) -> None:
+    """The same parts, pictures, and rows of inputs, outputs and messages, in the same order."""
+    english = outline((DOCS / f"{page.parent.name}.md").read_text(encoding="utf-8"))
+    assert sum(len(rows) for _, rows in english) >= len(NODES[page.parent.name]["inputs"]) > 0
+    assert outline(page.read_text(encoding="utf-8")) == english
+
+
 @pytest.mark.parametrize("page", sorted(DOCS.glob("**/*.md")), ids=lambda page: page.relative_to(DOCS).as_posix())
 def test_pictures_are_there_and_small(page: Path) -> None:
     """The host shows a page's pictures from its folder of help pages, also for pages in a language's file."""
