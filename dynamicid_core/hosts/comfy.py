@@ -477,7 +477,6 @@ def prepare_call(
     strength = ((sigma <= start) & (sigma >= end)).float() * options.weight
     faces = cache.get(("faces", id(layer), roles, like.device, like.dtype), gather)
     grids = cache.get(("grids", id(layer), rows, x.shape[-2:], like.device, like.dtype), join)
-
     call = Call(layer, cache, rows, faces, boost, strength, grids.at(boost, strength), sigma, sampling, tuple(range(len(rows))))
     if sources:
         some = torch.stack([sigma[i] for i in sources])
@@ -531,8 +530,7 @@ class FacePatch:
             text = optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra)
         else:
             text = self.inner(q, k, v, extra)
-        call, (height, width) = self.call, extra["activations_shape"][-2:]
-        call = call.for_rows(q.shape[0])
+        call, (height, width) = self.call.for_rows(q.shape[0]), extra["activations_shape"][-2:]
         if call is None or q.shape[1] != height * width:
             _warn_once(f"rows {q.shape[0]} for {len(self.call.rows)}, cells {q.shape[1]} for {height} x {width}")
             return text
