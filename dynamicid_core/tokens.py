@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 
 import torch
@@ -55,9 +56,12 @@ def average_faces(faces: Sequence[Face]) -> Face:
 
 
 def parse_weights(text: str) -> list[float]:
-    """Numbers out of a text such as ``1, 0.5``. Raises DynamicIDError for anything else."""
+    """Numbers out of a text such as ``1, 0.5``, with any comma or semicolon between them, also those of Chinese and Japanese.
+
+    Raises DynamicIDError for anything else.
+    """
     try:
-        return [float(part) for part in text.replace(";", ",").split(",") if part.strip()]
+        return [float(part) for part in re.split("[,;，；、]", text) if part.strip()]
     except ValueError:
         raise DynamicIDError(f"Weights {text!r} are no numbers; write one for each face, such as '1, 0.5'.") from None
 

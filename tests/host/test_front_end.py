@@ -332,5 +332,10 @@ def test_nodes_speak_the_language_of_the_page(browser, site: Server) -> None:
     load = add(page, "DynamicIDLoadFace", 100, 100)
     for text in (texts["DynamicIDLoadFace"]["display_name"], upload):
         node(page, load).get_by_text(text, exact=True).wait_for()
+    node(page, load).click(position={"x": 60, "y": 12})
+    page.get_by_test_id("info-button").click()
+    page.get_by_role("heading", name="使用提示").wait_for()
+    picture = page.locator('img[src*="DynamicIDLoadFace.jpg"]').first
+    page.wait_for_function("image => image.complete && image.naturalWidth > 100", arg=picture.element_handle())
     page.context.close()
     assert errors == []
