@@ -26,10 +26,14 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 
 def compiled(model, backend: str = "eager"):
-    """What TorchCompileModel does, with a backend that needs no compiler."""
+    """What TorchCompileModel does, with a backend that needs no compiler, and no memory of what was compiled before.
+
+    What an earlier test compiled with other sizes would have this one compiled for any size, which can take minutes.
+    """
     import comfy_extras.nodes_torch_compile as node
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
+    torch.compiler.reset()
     model = model.clone(disable_dynamic=True)
     options = {"guard_filter_fn": node.skip_torch_compile_dict}
     set_torch_compile_wrapper(model=model, backend=backend, options=options)
