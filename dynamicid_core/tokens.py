@@ -61,7 +61,7 @@ def parse_weights(text: str) -> list[float]:
     Raises DynamicIDError for anything else.
     """
     try:
-        return [float(part) for part in re.split("[,;，；、]", text) if part.strip()]
+        return [float(part) for part in re.split("[,;\uff0c\uff1b\u3001]", text) if part.strip()]
     except ValueError:
         raise DynamicIDError(f"Weights {text!r} are no numbers; write one for each face, such as '1, 0.5'.") from None
 
