@@ -84,7 +84,10 @@ class ManagedNetwork:
             self.release()
 
     def release(self) -> None:
-        """Have the host take the weights off its device, and nothing else."""
+        """Have the host take the weights off its device, and nothing else.
+
+        As ``unload_model_and_clones`` does, which hosts before 0.33 may lack.
+        """
         loaded = comfy.model_management.current_loaded_models
         others = [model for model in loaded if model.model is not self.patcher]
         comfy.model_management.free_memory(1e30, self.patcher.load_device, others)
@@ -477,9 +480,10 @@ def prepare_call(
     strength = ((sigma <= start) & (sigma >= end)).float() * options.weight
     faces = cache.get(("faces", id(layer), roles, like.device, like.dtype), gather)
     grids = cache.get(("grids", id(layer), rows, x.shape[-2:], like.device, like.dtype), join)
-    call = Call(layer, cache, rows, faces, boost, strength, grids.at(boost, strength), sigma, sampling, tuple(range(len(rows))))
+    grids, own = grids.at(boost, strength), tuple(range(len(rows)))
+    call = Call(layer, cache, rows, faces, boost, strength, grids, sigma, sampling, own)
     if sources:
-        some = torch.stack([sigma[i] for i in sources])
+        some = torch.stack([sigma[i] for i in sources])  # a list as index would be copied to the device
         call.repeated = prepare_call(layer, cache, tuple(rows[i] for i in sources), x, some, base_model)
         call.repeated.sources = tuple(sources)
     return call

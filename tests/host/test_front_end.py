@@ -335,7 +335,8 @@ def test_nodes_speak_the_language_of_the_page(browser, site: Server) -> None:
         node(page, load).get_by_text(text, exact=True).wait_for()
     node(page, load).click(position={"x": 60, "y": 12})
     page.get_by_test_id("info-button").click()
-    heading = re.findall("^## (.+)$", (REPOSITORY / "web/docs/DynamicIDLoadFace/zh.md").read_text(encoding="utf-8"), re.MULTILINE)[2]
+    help_page = (REPOSITORY / "web/docs/DynamicIDLoadFace/zh.md").read_text(encoding="utf-8")
+    heading = re.findall("^## (.+)$", help_page, re.MULTILINE)[2]
     page.get_by_role("heading", name=heading).wait_for()
     picture = page.locator('img[src*="DynamicIDLoadFace.jpg"]').first
     page.wait_for_function("image => image.complete && image.naturalWidth > 100", arg=picture.element_handle())

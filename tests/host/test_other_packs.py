@@ -156,8 +156,8 @@ def coupled(model, change=lambda n: n):
         sides = [copies[i] for i in extra["cond_or_uncond"]]
         parts = n.split([count * len(n) // sum(sides) for count in sides])
         left = torch.linspace(0, 1, n.shape[1])[:, None]
-        merged = [part.chunk(2)[0] * left + part.chunk(2)[1] * (1 - left) if c == 2 else part for part, c in zip(parts, sides)]
-        return torch.cat(merged)
+        halves = [part.chunk(count) for part, count in zip(parts, sides, strict=True)]
+        return torch.cat([h[0] * left + h[1] * (1 - left) if len(h) == 2 else h[0] for h in halves])
 
     model = model.clone()
     model.set_model_attn2_patch(repeat)
@@ -183,8 +183,9 @@ def test_repeated_rows_are_recorded_once(studio: Studio, smooth) -> None:
     maps = []
     for change in (lambda model: model, coupled):
         recorder = studio.host.module("dynamicid_core.gate_maps").GateRecorder()
-        model = change(studio.adapter.apply_faces(studio.model, studio.weights, studio.cast(), studio.layer(smooth).options, recorder))
-        studio.sample(model, batch=2)
+        options = studio.layer(smooth).options
+        model = studio.adapter.apply_faces(studio.model, studio.weights, studio.cast(), options, recorder)
+        studio.sample(change(model), batch=2)
         maps.append(recorder.maps(8, 8))
     assert maps[0].shape == (2, 3, 8, 8)
     torch.testing.assert_close(maps[1], maps[0], atol=1e-4, rtol=0)
