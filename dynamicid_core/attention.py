@@ -1,13 +1,13 @@
-"""Semantic-Activated Attention as functions of tensors and numbers (method, section 3).
+"""Semantic-Activated Attention as functions of tensors and numbers (docs/method.md, section 3).
 
-What depends on the faces alone is packed once (:func:`pack_faces`), what depends on a layer's grid once for each
-grid (:func:`score_bias`, :func:`gate_affine`); a step then costs one dot product for each query (the gate), one small
-fused attention over the face tokens, and one fused multiply-add.
+What depends on the faces alone is packed once (:func:`pack_cast`), what depends on regions once for each grid
+(:func:`score_bias`, :func:`gate_terms`); a step then costs one dot product for each query (the gate), one small fused
+attention over the face tokens, and one fused multiply-add. Gradients flow through all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -26,21 +26,22 @@ TOKEN_MULTIPLE = 16
 # orders of summation would give different pictures.
 ROUNDING = 1e-6
 
-# Activations (of a probe of length 1) that differ by less are one value. Keeps the gate and its gradient finite.
+# Where a row's activations (of a probe of length 1) differ by less, their places shrink with the difference, down to 0
+# where all are equal. Keeps the gate and its gradient finite.
 LEAST_EXTENT = 1e-6
 
 
 def padded(tokens: int) -> int:
-    """Number of face tokens (all people) -> M, the length of the packed token axis."""
+    """The length M of the packed token axis for so many face tokens (of all people)."""
     return -(-tokens // TOKEN_MULTIPLE) * TOKEN_MULTIPLE
 
 
 def pack_faces(keys: Tensor, values: Tensor, people: Sequence[Person]) -> Tensor:
-    """Everything that one layer needs of the faces, in one tensor.
+    """Everything that one cross attention needs of the faces, in one tensor.
 
-    ``keys``, ``values`` [R, tokens of all people, C]: for each role R (null tokens, face tokens) those of all people,
-    one after another. Returns [R, 2 * M + 1, C] (M = :func:`padded`): the keys, scaled by each face's ``mix``;
-    the values, scaled by each person's weight; and the probe, whose product with a query is the query's activation.
+    ``keys``, ``values`` [R, tokens of all people, C]: for each of R roles (null tokens, face tokens) those of all people,
+    one after another. Returns [R, 2 * M + 1, C] (M of :func:`padded`): the keys, scaled by each face's ``mix``; the
+    values, scaled by each person's weight; and the probe, whose product with a query is the query's activation.
     The activation is the sum of the scores over heads, people and tokens, hence one product with the sum of all keys
     (unscaled, as published). Only its place between its extremes counts, so the probe is given length 1, which
     keeps half precision in range.
@@ -56,30 +57,31 @@ def pack_faces(keys: Tensor, values: Tensor, people: Sequence[Person]) -> Tensor
 
 
 def pack_cast(saa: SAAModule, cast: Cast) -> tuple[Tensor, ...]:
-    """:func:`pack_faces` for every cross attention, roles null tokens and face tokens: [2, 2 * M + 1, C], float32, CPU.
+    """:func:`pack_faces` for every cross attention, in checkpoint order: [2, 2 * M + 1, C] each, roles null and face tokens.
 
+    Computed in the dtype and on the device of the faces' tokens, to which the weights are brought.
     Raises DynamicIDError for faces whose tokens do not fit the weights.
     """
-    width = saa.cross_sites[0].sizes.context
     for person in cast.people:
-        if person.face.tokens.shape[-1] != width:
+        width, wanted = person.face.tokens.shape[-1], saa.cross_sites[0].sizes.context
+        if width != wanted:
             raise DynamicIDError(
-                f"A face has tokens of width {person.face.tokens.shape[-1]}, but this DynamicID file needs {width}. "
+                f"A face has tokens of width {width}, but this DynamicID file needs {wanted}. "
                 "Encode the photo again with the loaded file."
             )
-    with torch.inference_mode(False), torch.no_grad():
-        roles = (torch.cat([getattr(p.face, n).float().cpu() for p in cast.people], dim=1) for n in ("uncond_tokens", "tokens"))
-        tokens = torch.cat(list(roles))  # [2, tokens of all people, 768]
-        return tuple(
-            pack_faces(*(tokens @ layer.weight.float().cpu().T for layer in (site.to_k_ip, site.to_v_ip)), cast.people)
-            for site in saa.cross_sites
-        )
+    null = torch.cat([person.face.uncond_tokens for person in cast.people], dim=1)
+    tokens = torch.cat((null, torch.cat([person.face.tokens for person in cast.people], dim=1)))  # [2, all tokens, 768]
+    return tuple(
+        pack_faces(tokens @ site.to_k_ip.weight.to(tokens).T, tokens @ site.to_v_ip.weight.to(tokens).T, cast.people)
+        for site in saa.cross_sites
+    )
 
 
 def score_bias(visible: Tensor, counts: Sequence[int]) -> Tensor:
-    """``log`` of each person's visibility [F, P, N], for each of that person's tokens (``counts``) -> [F, 1, N, M]
+    """What is added to the scores: the logarithm of each person's visibility, for each of that person's tokens.
 
-    Padding is invisible. Equal visibilities share, 0 hides.
+    ``visible`` [F, P, N] in 0..1, ``counts``: tokens of each person. Returns [F, 1, N, M]. Equal visibilities share, 0
+    hides, and so does padding.
     """
     bias = visible.log().repeat_interleave(torch.tensor(counts), dim=1)  # [F, tokens, N]
     out = bias.new_full((len(bias), padded(bias.shape[1]), bias.shape[2]), float("-inf"))
@@ -87,21 +89,31 @@ def score_bias(visible: Tensor, counts: Sequence[int]) -> Tensor:
     return out.transpose(1, 2)[:, None].contiguous()  # [F, 1, N, M]
 
 
-def gate_affine(weights: RegionWeights, layout_strength: float) -> Tensor:
-    """What regions do to the gate: ``gate * scale + shift``.
+def gate_terms(weights: RegionWeights, layout_strength: float) -> Tensor:
+    """What regions do to the gate, ``gate * scale + shift``: [F, 2, 2, N], without and with the layout boost.
 
-    Returns [F, 2, 2, N]: without and with the layout boost, scale and shift. With ``m`` in 0..1 the boosted gate is
-    ``g * (m + (1 - m) / (1 + s)) + s * m``: ``g + s`` inside, ``g / (1 + s)`` outside.
+    With the boost's strength ``s`` and a cell's ``inside``, ``boosted`` and ``reach`` of :class:`regions.RegionWeights`, the
+    boosted gate is ``reach * g * (inside + (1 - inside) / (1 + s)) + s * boosted``: in a region ``g + s``, outside all of
+    them ``g / (1 + s)``, as published, and ``g`` for people without a region. ``s`` counts as 0 on a grid without regions.
     """
     s = layout_strength if bool((weights.boosted > 0).any()) else 0.0
     plain = torch.stack((weights.reach, torch.zeros_like(weights.reach)), dim=1)  # [F, 2, N]
     scale = weights.inside + (1 - weights.inside) / (1 + s)
-    boost = torch.stack((scale * weights.reach, s * weights.boosted), dim=1)
-    return torch.stack((plain, boost), dim=1)
+    boosted = torch.stack((scale * weights.reach, s * weights.boosted), dim=1)
+    return torch.stack((plain, boosted), dim=1)
+
+
+def acting_terms(terms: Tensor, boost: Tensor, strength: Tensor) -> Tensor:
+    """Scale and shift of the gate in one call of the model: [B, 2, N].
+
+    ``terms`` [B or 1, 2, 2, N] of :func:`gate_terms`; ``boost`` [B] in 0..1 says whether the layout boost acts;
+    ``strength`` [B] scales the row.
+    """
+    return torch.lerp(terms[:, 0], terms[:, 1], boost[:, None, None]) * strength[:, None, None]
 
 
 class SiteFaces(NamedTuple):
-    """The faces as one cross attention sees them: views of what :func:`pack_faces` made."""
+    """The faces as one cross attention sees them, without copies of what :func:`pack_faces` made."""
 
     keys: Tensor  # [B, H, M, D]
     values: Tensor  # [B, H, M, D]
@@ -112,45 +124,16 @@ class SiteFaces(NamedTuple):
 
 
 def site_faces(packed: Tensor, heads: int) -> SiteFaces:
-    """``packed`` [B, 2 * M + 1, C]: each row's own of :func:`pack_faces`."""
-    m = packed.shape[1] // 2
-    keys, values = (packed[:, i * m : (i + 1) * m].unflatten(-1, (heads, -1)).transpose(1, 2) for i in (0, 1))
-    return SiteFaces(keys, values, packed[:, 2 * m :].transpose(1, 2))
-
-
-class Grids(NamedTuple):
-    """Regions on every grid that one picture size has in the UNet, for each row of a call; 1 row: all are alike."""
-
-    biases: dict[tuple[int, int], Tensor]  # (h, w) -> [B or 1, 1, N, M] of :func:`score_bias`
-    affine: Tensor  # [B or 1, 2, 2, sum of N] of :func:`gate_affine`, the grids one after another
-
-    @classmethod
-    def of(cls, grids: Mapping[tuple[int, int], tuple[Tensor, Tensor]]) -> Grids:
-        """From bias and affine of each grid."""
-        return cls({size: bias for size, (bias, _) in grids.items()}, torch.cat([a for _, a in grids.values()], dim=-1))
-
-    def at(self, boost: Tensor, strength: Tensor) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
-        """What :func:`add_faces` needs in one call, by grid: the bias, and the affine [B, 2, N] of :func:`call_affine`.
-
-        Once for all grids, since on a GPU each operation costs a launch.
-        """
-        affines = call_affine(self.affine, boost, strength).split([h * w for h, w in self.biases], dim=-1)
-        return {size: (bias, affine) for (size, bias), affine in zip(self.biases.items(), affines, strict=True)}
-
-
-def call_affine(affine: Tensor, boost: Tensor, strength: Tensor) -> Tensor:
-    """Scale and shift of the gate in one call of the model: [B, 2, N].
-
-    ``affine`` [B or 1, 2, 2, N] of :func:`gate_affine`; ``boost`` [B] in 0..1 says whether the layout boost acts;
-    ``strength`` [B] scales the row.
-    """
-    return torch.lerp(affine[:, 0], affine[:, 1], boost[:, None, None]) * strength[:, None, None]
+    """Take each row's packed faces [B, 2 * M + 1, C] apart, the width into ``heads``."""
+    count = packed.shape[1] // 2  # M
+    keys, values = (packed[:, i * count : (i + 1) * count].unflatten(-1, (heads, -1)).transpose(1, 2) for i in (0, 1))
+    return SiteFaces(keys, values, packed[:, 2 * count :].transpose(1, 2))
 
 
 def gate(activation: Tensor, threshold: float) -> Tensor:
-    """Activation [B, N] -> its place between the row's extremes, 0..1, float32; what lies below ``threshold`` becomes 0.
+    """The place of each activation [B, N] between its row's extremes, 0..1 in float32.
 
-    Where a row is constant (also: one query) nothing stands out, and the gate is 0.
+    Places below ``threshold``, by more than rounding, become 0. Where a row is constant (also: one query) nothing stands out, and the gate is 0.
     """
     activation = activation.float()
     if activation.requires_grad:  # aminmax has no derivative
@@ -162,7 +145,7 @@ def gate(activation: Tensor, threshold: float) -> Tensor:
 
 
 def face_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """Attention of the queries to the face tokens, softmax in float32.
+    """Attention of the queries to the face tokens, as PyTorch's fused kernels compute it (softmax in float32).
 
     ``q`` [B, N, C], ``keys`` and ``values`` [B, H, M, D], ``bias`` [B or 1, 1, N, M] -> [B, N, C]
     """
@@ -171,15 +154,15 @@ def face_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Ten
 
 
 def add_faces(
-    text: Tensor, q: Tensor, faces: SiteFaces, bias: Tensor, affine: Tensor, threshold: float
+    text: Tensor, q: Tensor, faces: SiteFaces, bias: Tensor, terms: Tensor, threshold: float
 ) -> tuple[Tensor, Tensor]:
     """Text attention + gate * face attention, before ``to_out``, and the gate.
 
-    ``text``, ``q`` [B, N, C]; ``bias`` [B or 1, 1, N, M] of :func:`score_bias`; ``affine`` [B, 2, N] of
-    :func:`call_affine`. Returns [B, N, C] and [B, N] (float32).
+    ``text``, ``q`` [B, N, C]; ``bias`` [B or 1, 1, N, M] of :func:`score_bias`; ``terms`` [B, 2, N] of
+    :func:`acting_terms`. Returns [B, N, C] and [B, N] (float32).
     """
     activation = torch.bmm(q, faces.probe).squeeze(-1)  # [B, N]
-    scale, shift = affine.unbind(1)
+    scale, shift = terms.unbind(1)
     g = torch.addcmul(shift, gate(activation, threshold), scale)
     out = face_attention(q, faces.keys, faces.values, bias)
     # Written over what only this function knows, unless a backward pass may need that: on a CPU another tensor of this

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 from .files import HUB_FILES, PREFIX_OF, describe, motion_tensors, read_checkpoint, write_safetensors
 from .networks.face_encoder import FaceEncoder, FaceEncoderSizes
 from .networks.keypoints import KeypointEncoder, KeypointEncoderSizes
+from .networks.operations import Operations
 from .networks.perceiver import HEAD_WIDTH
 from .networks.reconfigurator import Reconfigurator, ReconfiguratorSizes
 from .networks.saa import SAAModule, SiteSizes
 from .types import DynamicIDError
 
+M = TypeVar("M", bound=nn.Module)
 Tensors = Mapping[str, Tensor]
 PREFIXES = tuple(PREFIX_OF.values())
 SAA = "DynamicID's SAA weights (SAA.bin or saa.safetensors)"
@@ -98,7 +101,7 @@ class _Part:
             raise self.misfit(f"it holds NaN or infinite values in {_listed(broken)}; get the file again")
 
 
-def _kind(tensor: Tensor) -> tuple:
+def _kind(tensor: Tensor) -> tuple[object, ...]:
     return tensor.is_floating_point(), tensor.is_complex(), tensor.layout, tensor.is_quantized
 
 
@@ -172,7 +175,9 @@ def _keypoint_sizes(part: _Part) -> KeypointEncoderSizes:
     )
 
 
-def _build(part: _Part, build, sizes, operations, assign: bool) -> nn.Module:
+def _build(
+    part: _Part, build: Callable[..., M], sizes: Callable[[_Part], object], operations: Operations, assign: bool
+) -> M:
     """Build without memory for weights of its own, then take over the file's tensors (``assign``) or copy them."""
     with torch.device("meta"):
         part.check(build(sizes(part), operations=nn))  # a host's own layers may have no weights before they are loaded
@@ -183,14 +188,14 @@ def _build(part: _Part, build, sizes, operations, assign: bool) -> nn.Module:
     return module
 
 
-def _read(source: str | os.PathLike, read: Callable[[str | os.PathLike], Tensors], what: str) -> Tensors:
+def _read(source: str | os.PathLike[str], read: Callable[[str | os.PathLike[str]], Tensors], what: str) -> Tensors:
     try:
         return read(source)
     except DynamicIDError as error:
         raise DynamicIDError(f"{error} Expected {what}.") from error
 
 
-def load_saa(source: str | os.PathLike | Tensors, operations=nn, assign: bool = True) -> SAACheckpoint:
+def load_saa(source: str | os.PathLike[str] | Tensors, operations: Operations = nn, assign: bool = True) -> SAACheckpoint:
     """Load the face encoder and the attention sites.
 
     ``source``: a path, or tensors as :func:`files.read_checkpoint` gives them. ``operations``: the namespace of layer
@@ -201,11 +206,11 @@ def load_saa(source: str | os.PathLike | Tensors, operations=nn, assign: bool = 
     return _saa(tensors, _name(source), operations, assign)
 
 
-def _name(source: str | os.PathLike | Tensors) -> str:
+def _name(source: str | os.PathLike[str] | Tensors) -> str:
     return "The file" if isinstance(source, Mapping) else str(source)
 
 
-def _saa(tensors: Tensors, name: str, operations=nn, assign: bool = True) -> SAACheckpoint:
+def _saa(tensors: Tensors, name: str, operations: Operations = nn, assign: bool = True) -> SAACheckpoint:
     encoder, sites = _Part(tensors, "proj_module.", SAA, name), _Part(tensors, "SAA_module.", SAA, name)
     return SAACheckpoint(
         _build(encoder, FaceEncoder, _face_encoder_sizes, operations, assign),
@@ -214,7 +219,7 @@ def _saa(tensors: Tensors, name: str, operations=nn, assign: bool = True) -> SAA
     )
 
 
-def load_motion(source: str | os.PathLike | Tensors, operations=nn, assign: bool = True) -> MotionCheckpoint:
+def load_motion(source: str | os.PathLike[str] | Tensors, operations: Operations = nn, assign: bool = True) -> MotionCheckpoint:
     """Load the IMR and the key point encoder: from one file, or from ``key_point_encoder.bin`` beside ``IMR.bin``.
 
     Arguments and errors as in :func:`load_saa`.
@@ -223,7 +228,7 @@ def load_motion(source: str | os.PathLike | Tensors, operations=nn, assign: bool
     return _motion(tensors, _name(source), operations, assign)
 
 
-def _motion(tensors: Tensors, name: str, operations=nn, assign: bool = True) -> MotionCheckpoint:
+def _motion(tensors: Tensors, name: str, operations: Operations = nn, assign: bool = True) -> MotionCheckpoint:
     imr = _Part(tensors, "IMR.", IMR, name)
     if not any(key.startswith("key_point_encoder.") for key in tensors):
         raise DynamicIDError(f"{name} has no key point encoder; put {HUB_FILES[2]} into the same folder.")
@@ -236,7 +241,7 @@ def _motion(tensors: Tensors, name: str, operations=nn, assign: bool = True) -> 
     )
 
 
-def convert(sources: list[str | os.PathLike], folder: str | os.PathLike | None = None) -> list[Path]:
+def convert(sources: list[str | os.PathLike[str]], folder: str | os.PathLike[str] | None = None) -> list[Path]:
     """Published pickles -> ``saa.safetensors`` and ``imr.safetensors``, bit for bit, in ``folder`` or beside them.
 
     ``key_point_encoder.bin`` is looked for beside ``IMR.bin`` when it is not among ``sources``. Files that are not
@@ -259,7 +264,7 @@ def convert(sources: list[str | os.PathLike], folder: str | os.PathLike | None =
     return [write_safetensors(path, part, {"format": "pt"}) for path, part in written]
 
 
-def _gather(sources: list[str | os.PathLike]) -> dict[str, Tensor]:
+def _gather(sources: list[str | os.PathLike[str]]) -> dict[str, Tensor]:
     """All tensors of DynamicID files; the key point encoder beside an IMR file joins unless it is given."""
     tensors: dict[str, Tensor] = {}
     expected, imr_file = f"one of {', '.join(HUB_FILES)}", None

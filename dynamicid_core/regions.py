@@ -1,6 +1,7 @@
-"""Boxes and masks -> how visible each person is at every cell of a layer's grid (method, section 3).
+"""Boxes and masks -> how visible each person is at every cell of a grid (docs/method.md, section 3).
 
-For any latent size: a UNet halves its grid rounding up, so each layer's own height and width are asked for.
+A *grid* is the height and width, in cells, of the latent at one level of the UNet, which halves it rounding up; so it is
+given by both numbers, never by their product's square root.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from .types import Cast, DynamicIDError, Region
+from .views import View
 
-Box = tuple[float, float, float, float]
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+Box = tuple[float, float, float, float]  # y0, x0, y1, x1 as fractions of the picture
+GridSize = tuple[int, int]  # height and width in cells
 
 
 @dataclass(frozen=True)
 class RegionWeights:
-    """Regions on one grid of ``N = h * w`` cells; float32, 0..1.
+    """The regions of a cast on one grid of ``N = h * w`` cells: float32, 0..1, for each of ``F`` frames.
 
-    ``visible`` is never 0 for everybody in a cell, so that a softmax over people stays finite;
-    where nobody shall appear, ``reach`` is 0.
+    ``visible`` is never 0 for everybody in a cell, so that a softmax over people stays finite; where nobody shall
+    appear, ``reach`` is 0.
     """
 
     visible: Tensor  # [F, P, N]: its logarithm is added to a person's attention scores
@@ -34,7 +36,10 @@ class RegionWeights:
 
 
 def with_default_regions(cast: Cast) -> Cast:
-    """Equal vertical strips for several people of whom nobody has a region; any other cast as it is."""
+    """Equal vertical strips for several people of whom nobody has a region; any other cast as it is.
+
+    Raises DynamicIDError for an empty cast.
+    """
     people = cast.people
     if not people:
         raise DynamicIDError("The cast is empty. Place at least one face.")
@@ -68,37 +73,45 @@ def box_cells(box: Box, height: int, width: int) -> Tensor:
 def mask_cells(mask: Tensor, height: int, width: int) -> Tensor:
     """[F, h, w] -> [F, height, width]: the mean over each cell, raised so that the strongest cell keeps the mask's peak.
 
-    Without that, what is thin or small would fade away at coarse layers.
+    Without that, what is thin or small would fade away on coarse grids.
     """
-    mask = mask.detach().to("cpu", torch.float32)
     cells = adaptive_avg_pool2d(mask[:, None], (height, width))[:, 0]
     peak = cells.amax((1, 2), keepdim=True)
     return (cells * (mask.amax((1, 2), keepdim=True) / peak.clamp_min(1e-12))).clamp_max(1)
 
 
 def region_cells(region: Region, height: int, width: int) -> Tensor:
-    """[F, height, width] in 0..1"""
-    return box_cells(region.box, height, width) if region.mask is None else mask_cells(region.mask, height, width)
+    """How much of each cell belongs to a region: [F, height, width] in 0..1; a box has one frame."""
+    if region.box is not None:
+        return box_cells(region.box, height, width)
+    assert region.mask is not None  # Region sees to it
+    return mask_cells(region.mask, height, width)
 
 
-def region_weights(cast: Cast, height: int, width: int, outside: str = "everyone", view: Box = WHOLE) -> RegionWeights:
-    """The cast's regions on a grid of ``height`` x ``width`` cells.
-
-    ``view`` (fractions y0, x0, y1, x1) says which part of the picture the grid shows, where the host denoises
-    a part of it alone. People without a region share what others leave free; where nobody's region is,
-    ``outside`` decides: "everyone" is visible, or "nobody".
-    """
-    cast = with_default_regions(cast)
-    full_h, full_w = (max(round(n / (view[a + 2] - view[a])), n) for a, n in ((0, height), (1, width)))
-    top, left = min(round(view[0] * full_h), full_h - height), min(round(view[1] * full_w), full_w - width)
-    placed = [
-        region_cells(person.region, full_h, full_w)[:, top : top + height, left : left + width].flatten(1)
+def _placed_cells(cast: Cast, height: int, width: int, view: View | None) -> list[Tensor]:
+    """Of each person who has a region, in the cast's order: its cells, [F, N], frames repeated to a common number."""
+    tall, wide, top, left = (height, width, 0, 0) if view is None else view.on_grid(height, width)
+    cells = [
+        region_cells(person.region, tall, wide)[:, top : top + height, left : left + width].flatten(1)
         for person in cast.people
         if person.region
-    ]  # P' tensors [F', N]
-    frames = math.lcm(*(len(cells) for cells in placed)) if placed else 1
-    placed = [cells.repeat(frames // len(cells), 1) for cells in placed]
-    boosted = torch.stack(placed).amax(0) if placed else torch.zeros(1, height * width)
+    ]
+    frames = math.lcm(*map(len, cells))
+    return [part.repeat(frames // len(part), 1) for part in cells]
+
+
+def region_weights(
+    cast: Cast, height: int, width: int, outside: str = "everyone", view: View | None = None
+) -> RegionWeights:
+    """The cast's regions on a grid of ``height`` x ``width`` cells.
+
+    ``view`` says which part of the picture the grid shows, where a host denoises a part alone; None: all of it. People
+    without a region share what others leave free; where nobody's region is, ``outside`` decides: "everyone" is visible,
+    or "nobody". Raises DynamicIDError for an empty cast.
+    """
+    cast = with_default_regions(cast)
+    placed = _placed_cells(cast, height, width, view)
+    boosted = torch.stack(placed).amax(0) if placed else torch.zeros(1, height * width)  # [F, N]
     free = 1 - boosted
     cells = iter(placed)
     visible = torch.stack([next(cells) if person.region else free for person in cast.people], dim=1)  # [F, P, N]
@@ -108,7 +121,13 @@ def region_weights(cast: Cast, height: int, width: int, outside: str = "everyone
     return RegionWeights(torch.where(nobody[:, None], 1.0, visible), inside, boosted, reach)
 
 
-def halvings(height: int, width: int, levels: int = 4) -> list[tuple[int, int]]:
+def frame_count(cast: Cast) -> int:
+    """How many pictures of a batch have regions of their own; picture ``i`` has those of frame ``i`` modulo this."""
+    masks = (person.region.mask for person in cast.people if person.region)
+    return math.lcm(*(len(mask) for mask in masks if mask is not None))
+
+
+def halvings(height: int, width: int, levels: int = 4) -> list[GridSize]:
     """Grid sizes of a UNet's levels; each halves the one before, rounding up. Only equal sizes have equally many cells."""
     sizes = [(height, width)]
     for _ in range(levels - 1):

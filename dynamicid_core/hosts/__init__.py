@@ -1,1 +1,1 @@
-"""Adapters: one file for each host. The core never asks which host it runs in."""
+"""Adapters: a package for each host, which translates it into the core's words and back. The core never asks which it is."""

@@ -1,4 +1,4 @@
-"""Identity and appearance of a photo -> face tokens (method, section 1; ``proj_module`` of ``SAA.bin``)."""
+"""Identity and appearance of a photo -> face tokens (docs/method.md, section 1; ``proj_module`` of ``SAA.bin``)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from .operations import Operations
 from .perceiver import PerceiverAttention, feed_forward
 
 
@@ -23,37 +24,46 @@ class FaceEncoderSizes:
     feed_forward: int = 3072
 
 
+class ResamplerLayer(nn.ModuleList):
+    """Attention to the CLIP tokens and feed-forward, each residual; the numbers are the published names."""
+
+    def __init__(self, sizes: FaceEncoderSizes, operations: Operations):
+        super().__init__(
+            (
+                PerceiverAttention(sizes.width, sizes.inner, operations=operations),
+                feed_forward(sizes.width, sizes.feed_forward, operations),
+            )
+        )
+
+    def forward(self, latents: Tensor, context: Tensor) -> Tensor:
+        """``latents`` [B, T, width], ``context`` [B, L, width] -> [B, T, width]"""
+        attention, feed = self
+        latents = latents + attention(latents, context)
+        return latents + feed(latents)
+
+
 class PerceiverResampler(nn.Module):
     """Latents attend to CLIP tokens, ``depth`` times."""
 
-    def __init__(self, sizes: FaceEncoderSizes, operations=nn):
+    def __init__(self, sizes: FaceEncoderSizes, operations: Operations = nn):
         super().__init__()
         self.proj_in = operations.Linear(sizes.clip, sizes.width)
         self.proj_out = operations.Linear(sizes.width, sizes.width)
         self.norm_out = operations.LayerNorm(sizes.width)
-        self.layers = nn.ModuleList(
-            nn.ModuleList(
-                (
-                    PerceiverAttention(sizes.width, sizes.inner, operations=operations),
-                    feed_forward(sizes.width, sizes.feed_forward, operations),
-                )
-            )
-            for _ in range(sizes.depth)
-        )
+        self.layers = nn.ModuleList(ResamplerLayer(sizes, operations) for _ in range(sizes.depth))
 
     def forward(self, latents: Tensor, clip_tokens: Tensor) -> Tensor:
-        """[B, T, width], [B, L, clip] -> [B, T, width]"""
+        """``latents`` [B, T, width], ``clip_tokens`` [B, L, clip] (L = 257) -> [B, T, width]"""
         context = self.proj_in(clip_tokens)
-        for attention, feed in self.layers:
-            latents = latents + attention(latents, context)
-            latents = latents + feed(latents)
+        for layer in self.layers:
+            latents = layer(latents, context)
         return self.norm_out(self.proj_out(latents))
 
 
 class FaceEncoder(nn.Module):
     """ArcFace embedding and CLIP tokens -> face tokens. The latents have no shortcut to the result."""
 
-    def __init__(self, sizes: FaceEncoderSizes = FaceEncoderSizes(), operations=nn):
+    def __init__(self, sizes: FaceEncoderSizes = FaceEncoderSizes(), operations: Operations = nn):
         super().__init__()
         self.sizes = sizes
         self.proj = nn.Sequential(

@@ -1,4 +1,4 @@
-"""Landmarks drawn on a 96x96 picture -> one feature vector (method, section 2; ``key_point_encoder.bin``)."""
+"""Landmarks drawn on a 96x96 picture -> one feature vector (docs/method.md, section 2; ``key_point_encoder.bin``)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
+from .operations import Operations
+
 
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch normalisation that follows its input's device and dtype, as the layers of a host's ``operations`` do."""
@@ -14,14 +16,15 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             return super().forward(x)
-        mean, var, weight, bias = (t.to(x) for t in (self.running_mean, self.running_var, self.weight, self.bias))
+        statistics = (self.running_mean, self.running_var, self.weight, self.bias)
+        mean, var, weight, bias = (None if t is None else t.to(x) for t in statistics)
         return batch_norm(x, mean, var, weight, bias, eps=self.eps)
 
 
 class ConvBlock(nn.Module):
     """Convolution, batch normalisation, (+ input), ReLU."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, padding: int, residual: bool, operations=nn):
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, padding: int, residual: bool, operations: Operations = nn):
         super().__init__()
         self.residual = residual
         self.conv_block = nn.Sequential(
@@ -46,7 +49,7 @@ class KeypointEncoderSizes:
 class KeypointEncoder(nn.Module):
     """``blocks.{stage}.{conv}``: a 7x7 stage, stages that halve the picture, and a head that closes it to one pixel."""
 
-    def __init__(self, sizes: KeypointEncoderSizes = KeypointEncoderSizes(), operations=nn):
+    def __init__(self, sizes: KeypointEncoderSizes = KeypointEncoderSizes(), operations: Operations = nn):
         super().__init__()
         self.sizes = sizes
         stages = [nn.Sequential(ConvBlock(1, sizes.channels[0], 7, 1, 3, False, operations))]

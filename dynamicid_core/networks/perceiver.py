@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+
+from .operations import Operations
 
 HEAD_WIDTH = 64  # published; it cannot be read from a file
 
 
 class PerceiverAttention(nn.Module):
-    """Attention of tokens to a context and to themselves; without a context, self attention (method, sections 1 and 2).
+    """Attention of tokens to a context and to themselves; without a context, self attention (docs/method.md, sections 1 and 2).
 
     ``norm1`` belongs to the context and ``norm2`` to the tokens; self attention has ``norm1`` alone.
     """
 
-    def __init__(self, width: int, inner: int, context: bool = True, operations=nn):
+    def __init__(self, width: int, inner: int, context: bool = True, operations: Operations = nn):
         super().__init__()
         self.heads = max(1, inner // HEAD_WIDTH)
         self.norm1 = operations.LayerNorm(width)
@@ -38,11 +39,11 @@ class PerceiverAttention(nn.Module):
             seen = self.to_kv(self.norm1(context))  # [B, L, 2 * inner]
             q, kv = q.expand(rows, -1, -1), torch.cat([x.expand(rows, -1, -1) for x in (seen, kv)], dim=1)
         k, v = kv.chunk(2, dim=-1)  # [B, L + T, inner]
-        q, k, v = (rearrange(x, "b n (h d) -> b h n d", h=self.heads) for x in (q, k, v))
-        return self.to_out(rearrange(scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)"))
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))  # [B, H, T or L + T, D]
+        return self.to_out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-def feed_forward(width: int, inner: int, operations=nn) -> nn.Sequential:
+def feed_forward(width: int, inner: int, operations: Operations = nn) -> nn.Sequential:
     """Pre-norm feed-forward without biases: [..., width] -> [..., width], without the residual."""
     return nn.Sequential(
         operations.LayerNorm(width),

@@ -1,4 +1,4 @@
-"""The Identity-Motion Reconfigurator: DisENet takes a motion out, ReENet puts one in (method, section 2; ``IMR.bin``)."""
+"""The Identity-Motion Reconfigurator: DisENet takes a motion out, ReENet puts one in (docs/method.md, section 2; ``IMR.bin``)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .operations import Operations
 from .perceiver import PerceiverAttention, feed_forward
 
 
@@ -24,28 +25,30 @@ class ReconfiguratorSizes:
     feed_forward: int = 4096
 
 
-def _layer(sizes: ReconfiguratorSizes, operations) -> nn.ModuleList:
-    return nn.ModuleList(
-        (
-            PerceiverAttention(sizes.width, sizes.inner, operations=operations),
-            PerceiverAttention(sizes.width, sizes.inner, context=False, operations=operations),
-            feed_forward(sizes.width, sizes.feed_forward, operations),
+class MotionLayer(nn.ModuleList):
+    """Attention to the motion latents, self attention, feed-forward, each residual; the numbers are the published names."""
+
+    def __init__(self, sizes: ReconfiguratorSizes, operations: Operations):
+        super().__init__(
+            (
+                PerceiverAttention(sizes.width, sizes.inner, operations=operations),
+                PerceiverAttention(sizes.width, sizes.inner, context=False, operations=operations),
+                feed_forward(sizes.width, sizes.feed_forward, operations),
+            )
         )
-    )
 
-
-def _run(layers: nn.ModuleList, tokens: Tensor, latents: Tensor) -> Tensor:
-    for cross, own, feed in layers:
+    def forward(self, tokens: Tensor, latents: Tensor) -> Tensor:
+        """``tokens`` [B, T, width], ``latents`` [B, L, width] -> [B, T, width]; either may have one row for all."""
+        cross, own, feed = self
         tokens = tokens + cross(tokens, latents)
         tokens = tokens + own(tokens)
-        tokens = tokens + feed(tokens)
-    return tokens
+        return tokens + feed(tokens)
 
 
 class Reconfigurator(nn.Module):
     """Face tokens of one person with one motion -> the same person with others."""
 
-    def __init__(self, sizes: ReconfiguratorSizes = ReconfiguratorSizes(), operations=nn):
+    def __init__(self, sizes: ReconfiguratorSizes = ReconfiguratorSizes(), operations: Operations = nn):
         super().__init__()
         self.sizes = sizes
         self.feature_fusion = nn.Sequential(
@@ -58,13 +61,13 @@ class Reconfigurator(nn.Module):
         )
         self.norm_in = operations.LayerNorm(sizes.token)
         self.proj_in = operations.Linear(sizes.token, sizes.width)
-        self.disentangleNet = nn.ModuleList(_layer(sizes, operations) for _ in range(sizes.depth_out))
-        self.entangleNet = nn.ModuleList(_layer(sizes, operations) for _ in range(sizes.depth_in))
+        self.disentangleNet = nn.ModuleList(MotionLayer(sizes, operations) for _ in range(sizes.depth_out))
+        self.entangleNet = nn.ModuleList(MotionLayer(sizes, operations) for _ in range(sizes.depth_in))
         self.norm_out = operations.LayerNorm(sizes.width)
         self.proj_out = operations.Linear(sizes.width, sizes.token)
 
     def motion_latents(self, landmarks: Tensor, text: Tensor) -> Tensor:
-        """Landmark and text features, [K, 768] each -> [K, 4, 1024]"""
+        """Landmark and text features, [K, 768] each, fused to motion latents [K, L, 1024] (L = 4)."""
         fused = self.feature_fusion(torch.cat((landmarks, text), dim=-1))
         return fused.unflatten(-1, (self.sizes.latents, self.sizes.width))
 
@@ -74,6 +77,9 @@ class Reconfigurator(nn.Module):
         """``tokens`` [1, T, 768], source features [1, 768], target features [K, 768] -> [K, T, 768]"""
         source = self.motion_latents(source_landmarks, source_text)
         target = self.motion_latents(target_landmarks, target_text)
-        neutral = _run(self.disentangleNet, self.proj_in(self.norm_in(tokens)), source)
-        edited = _run(self.entangleNet, neutral, target)
-        return self.proj_out(self.norm_out(edited))
+        tokens = self.proj_in(self.norm_in(tokens))
+        for layer in self.disentangleNet:
+            tokens = layer(tokens, source)
+        for layer in self.entangleNet:
+            tokens = layer(tokens, target)
+        return self.proj_out(self.norm_out(tokens))

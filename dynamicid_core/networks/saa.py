@@ -1,4 +1,4 @@
-"""The tensors of Semantic-Activated Attention, one module for each attention site (method, section 3; ``SAA_module``).
+"""The tensors of Semantic-Activated Attention, one module for each attention site (docs/method.md, section 3; ``SAA_module``).
 
 A site's sum is ``W x + strength * up(down(x))`` for q, k, v and out; cross sites add the keys and values of faces.
 What is done with them stands in :mod:`dynamicid_core.attention`.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+
+from .operations import Operations
 
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out")
 
@@ -25,7 +27,7 @@ class SiteSizes:
 class LoRA(nn.Module):
     """``up(down(x))``, without an alpha."""
 
-    def __init__(self, c_in: int, c_out: int, rank: int, operations=nn):
+    def __init__(self, c_in: int, c_out: int, rank: int, operations: Operations = nn):
         super().__init__()
         self.down = operations.Linear(c_in, rank, bias=False)
         self.up = operations.Linear(rank, c_out, bias=False)
@@ -37,7 +39,7 @@ class LoRA(nn.Module):
 class Site(nn.Module):
     """Weights of one attention layer; ``to_k_ip`` and ``to_v_ip`` exist at cross attention only."""
 
-    def __init__(self, sizes: SiteSizes, operations=nn):
+    def __init__(self, sizes: SiteSizes, operations: Operations = nn):
         super().__init__()
         self.sizes = sizes
         context = sizes.context or sizes.width
@@ -55,19 +57,22 @@ class Site(nn.Module):
 
     def lora(self, target: str) -> LoRA:
         """The LoRA of ``to_q``, ``to_k``, ``to_v`` or ``to_out``."""
-        return getattr(self, f"{target}_lora")
-
-    def face_keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Face tokens [..., 768] -> keys and values [..., C]"""
-        return self.to_k_ip(tokens), self.to_v_ip(tokens)
+        lora: LoRA = getattr(self, f"{target}_lora")
+        return lora
 
 
 class SAAModule(nn.ModuleList):
     """All sites in checkpoint order: down, up, middle; in a block self attention, then cross attention."""
 
-    def __init__(self, sizes: tuple[SiteSizes, ...], operations=nn):
+    def __init__(self, sizes: tuple[SiteSizes, ...], operations: Operations = nn):
         super().__init__(Site(site, operations) for site in sizes)
 
     @property
+    def sites(self) -> list[Site]:
+        """Every site, self and cross attention in turn."""
+        return [site for site in self if isinstance(site, Site)]
+
+    @property
     def cross_sites(self) -> list[Site]:
-        return [site for site in self if site.is_cross]
+        """The cross attentions, which have keys and values for faces."""
+        return [site for site in self.sites if site.is_cross]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import linear
 
 from dynamicid_core import attention
-from dynamicid_core.attention import add_faces, call_affine, gate_affine, pack_faces, score_bias, site_faces
+from dynamicid_core.attention import acting_terms, add_faces, gate_terms, pack_faces, score_bias, site_faces
 from dynamicid_core.regions import region_weights
 from dynamicid_core.types import Cast, Face, Person, Region
 
@@ -72,8 +72,8 @@ def run(text, q, keys, values, cast, height, width, strength=2.0, boost=1.0, thr
     counts = [person.face.tokens.shape[1] for person in cast.people]
     ones = torch.ones(rows)
     faces = site_faces(pack_faces(keys, values, cast.people), n_heads)
-    affine = call_affine(gate_affine(weights, strength), ones * boost, ones)
-    return add_faces(text, q, faces, score_bias(weights.visible, counts).to(dtype), affine, threshold)
+    terms = acting_terms(gate_terms(weights, strength), ones * boost, ones)
+    return add_faces(text, q, faces, score_bias(weights.visible, counts).to(dtype), terms, threshold)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamicid_core.attention import gate_affine, padded, score_bias
+from dynamicid_core.attention import gate_terms, padded, score_bias
 from dynamicid_core.regions import box_cells, mask_cells, region_weights, with_default_regions
 from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region
+from dynamicid_core.views import View
 
 SIZES = st.integers(1, 97)
 
@@ -80,11 +81,11 @@ def test_hard_masks_that_do_not_overlap_follow_the_published_rule(height, width)
     assert torch.equal(weights.visible[0, 0], left.flatten())
     assert torch.equal(weights.visible[0, 1], 1 - left.flatten())
     s = 2.0
-    scale, shift = gate_affine(weights, s)[0, 1]
+    scale, shift = gate_terms(weights, s)[0, 1]
     g = torch.rand(height * width)
     torch.testing.assert_close(g * scale + shift, g + s)
     box = region_weights(Cast((person(Region(mask=left)),)), height, width)
-    scale, shift = gate_affine(box, s)[0, 1]
+    scale, shift = gate_terms(box, s)[0, 1]
     published = torch.where(left.flatten() > 0, g + s, g / (1 + s))
     torch.testing.assert_close(g * scale + shift, published)
 
@@ -106,7 +107,7 @@ def test_people_without_a_region_share_what_is_left_free_and_feel_no_boost():
     assert torch.equal(weights.visible[0, 0], left)
     assert torch.equal(weights.visible[0, 1], 1 - left)
     assert torch.equal(weights.visible[0, 2], 1 - left)
-    scale, shift = gate_affine(weights, 2.0)[0, 1]
+    scale, shift = gate_terms(weights, 2.0)[0, 1]
     assert torch.equal(scale, torch.ones(8))
     assert torch.equal(shift, 2 * left)
 
@@ -114,7 +115,7 @@ def test_people_without_a_region_share_what_is_left_free_and_feel_no_boost():
 def test_one_person_without_a_region_has_the_whole_picture_unboosted():
     weights = region_weights(Cast((person(),)), 2, 2)
     assert (weights.visible == 1).all()
-    scale, shift = gate_affine(weights, 2.0)[0, 1]
+    scale, shift = gate_terms(weights, 2.0)[0, 1]
     assert (scale == 1).all()
     assert (shift == 0).all()
 
@@ -147,8 +148,30 @@ def test_frames_of_a_batch_have_their_own_regions():
 def test_a_view_shows_its_part_of_the_regions():
     cast = Cast((person(Region(box=(0, 0, 0.5, 0.5))), person(Region(box=(0.5, 0.5, 1, 1)))))
     whole = region_weights(cast, 8, 8).visible.unflatten(-1, (8, 8))
-    part = region_weights(cast, 4, 8, view=(0.5, 0.0, 1.0, 1.0)).visible.unflatten(-1, (4, 8))
+    part = region_weights(cast, 4, 8, view=View(4, 0, 4, 8, (8, 8))).visible.unflatten(-1, (4, 8))
     assert torch.equal(part, whole[:, :, 4:])
+
+
+@given(st.data(), st.integers(2, 64), st.integers(2, 64), st.integers(0, 3))
+def test_a_views_grids_lie_in_the_wholes_grids_as_the_view_lies_in_the_picture(data, height, width, halved):
+    """On every level of the UNet: inside, in scale, and exactly where it is on the level that the view was given in."""
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    tall, wide = data.draw(st.integers(1, height - top)), data.draw(st.integers(1, width - left))
+    view = View(top, left, tall, wide, (height, width))
+    assert view.on_grid(tall, wide) == (height, width, top, left)
+    cells = -(-tall // 2**halved), -(-wide // 2**halved)
+    whole_h, whole_w, y, x = view.on_grid(*cells)
+    assert 0 <= y <= whole_h - cells[0] and 0 <= x <= whole_w - cells[1]
+    # The middle of the part lies at the same fraction of the whole, to a cell.
+    assert abs((y + cells[0] / 2) / whole_h - (top + tall / 2) / height) <= 1 / whole_h
+    assert abs((x + cells[1] / 2) / whole_w - (left + wide / 2) / width) <= 1 / whole_w
+
+
+def test_a_view_is_a_part_of_the_picture():
+    assert View.clipped(4, 6, 8, 8, (10, 10)) == View(4, 6, 6, 4, (10, 10))
+    for place in ((-1, 0, 4, 4), (0, 0, 0, 4), (8, 0, 4, 4), (0, 8, 4, 4)):
+        with pytest.raises(DynamicIDError, match="inside the picture"):
+            View(*place, (10, 10))
 
 
 @pytest.mark.parametrize(

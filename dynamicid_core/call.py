@@ -1,0 +1,231 @@
+"""One call of the model, for every host: what its rows see, what acts at this noise level, where people are.
+
+A host says once which cast a model carries (:class:`AppliedCast`), and at each call of the model which rows it has
+(:class:`Row`), how noisy they are and how large the latent is; :func:`prepare_call` makes of that what the cross attentions
+need, and :meth:`Call.add_faces` is all that they do with it (docs/method.md, section 3). Nothing here counts calls:
+samplers call a model any number of times for a step, and what acts follows from the noise level alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from .attention import SiteFaces, acting_terms, add_faces, gate_terms, pack_cast, score_bias, site_faces
+from .bases import UNetLayout
+from .gate_maps import GateRecorder
+from .networks.saa import SAAModule
+from .regions import GridSize, frame_count, halvings, region_weights, with_default_regions
+from .types import Cast, SAAOptions
+from .views import View
+
+T = TypeVar("T")
+
+NULL_ROLE, FACE_ROLE = 0, 1  # a row sees null tokens, or the people; also their place in packed faces
+
+
+class Row(NamedTuple):
+    """One row of a model call."""
+
+    role: int  # NULL_ROLE or FACE_ROLE
+    frame: int  # which picture of the batch
+    view: View | None = None  # the part of the picture that is denoised alone; None: all of it
+
+
+class Schedule(Hashable, Protocol):
+    """A host's noise schedule. Its noise levels (sigmas, timesteps) fall while sampling goes on."""
+
+    def level(self, fraction: float) -> float:
+        """The noise level at a fraction of the schedule: no level lies above that of 0, none below that of 1."""
+
+    def passed(self, levels: Tensor) -> Tensor:
+        """The fraction of the schedule that lies behind at each noise level: 0..1, float32."""
+
+
+class Memory:
+    """Values that depend on sizes, rows and device alone, made once; a host keeps it as long as these may come again."""
+
+    def __init__(self, making: Callable[[], AbstractContextManager[Any]] = nullcontext):
+        """``making``: the context in which values are made, such as a gradient mode."""
+        self._making = making
+        self._values: dict[Hashable, Any] = {}
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The value for ``key``, which ``make`` makes the first time."""
+        if key not in self._values:
+            with self._making():
+                self._values[key] = make()
+        value: T = self._values[key]
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class AppliedCast:
+    """A cast as a model carries it while sampling. Immutable; all calls of all runs share it."""
+
+    cast: Cast
+    options: SAAOptions
+    layout: UNetLayout
+    packed: tuple[Tensor, ...]  # for each cross attention, [2, 2 * M + 1, C] of attention.pack_cast
+    recorder: GateRecorder | None = None
+
+    @classmethod
+    def of(
+        cls, cast: Cast, options: SAAOptions, layout: UNetLayout, saa: SAAModule, recorder: GateRecorder | None = None
+    ) -> AppliedCast:
+        """Give everybody a region and compute all faces' keys and values, a few megabytes.
+
+        ``recorder`` notes down where identity goes in. Raises DynamicIDError for an empty cast and for faces that do not
+        fit the weights.
+        """
+        cast = with_default_regions(cast)
+        return cls(cast, options, layout, pack_cast(saa, cast), recorder)
+
+    @cached_property
+    def token_counts(self) -> list[int]:
+        """Face tokens of each person."""
+        return [person.face.tokens.shape[1] for person in self.cast.people]
+
+    @cached_property
+    def frames(self) -> int:
+        """How many pictures of a batch have regions of their own."""
+        return frame_count(self.cast)
+
+
+class GridTerms(NamedTuple):
+    """What regions do on one grid."""
+
+    bias: Tensor  # [B or 1, 1, N, M], added to the scores; 1 row: all are alike
+    gate: Tensor  # to the gate: in general [B or 1, 2, 2, N] (attention.gate_terms), in one call [B, 2, N] (acting_terms)
+
+
+@dataclass(eq=False)
+class Call:
+    """What the cross attentions of one model call need of one cast. What varies from step to step are tensors."""
+
+    applied: AppliedCast
+    memory: Memory
+    rows: tuple[Row, ...]
+    recorded: tuple[int, ...]  # numbers of the rows that a recorder notes down
+    faces: tuple[SiteFaces, ...]  # for each cross attention, of B rows
+    boost: Tensor  # [B]: 1 where the layout boost acts, else 0
+    strength: Tensor  # [B]: the factor of all faces, 0 while none acts
+    grids: dict[GridSize, GridTerms]
+    sizes: dict[int, GridSize]  # of these grids, by their number of cells
+    levels: Tensor  # [B]: noise levels
+    schedule: Schedule
+
+    @cached_property
+    def moment(self) -> Tensor:
+        """For the recorder: the fraction of the schedule that lies behind, of the rows that it notes down."""
+        return self.schedule.passed(self.levels[list(self.recorded)])
+
+    def grid(self, height: int, width: int, like: Tensor) -> GridTerms:
+        """Regions on a grid. The UNet's usual ones are there already; others, of patched layers, are made as ``like``."""
+        usual = self.grids.get((height, width))
+        return self._other_grid(height, width, like) if usual is None else usual
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _other_grid(self, height: int, width: int, like: Tensor) -> GridTerms:
+        bias, terms = grid_terms(self.applied, self.rows, (height, width), like, self.memory)
+        return GridTerms(bias, acting_terms(terms, self.boost, self.strength))
+
+    def add_faces(self, site: int, text: Tensor, q: Tensor, height: int, width: int) -> Tensor:
+        """The text attention of cross attention number ``site``, plus the faces: [B, N, C], before ``to_out``.
+
+        ``text``, ``q`` [B, N, C] on a grid of ``height`` x ``width`` cells.
+        """
+        faces, (bias, terms) = self.faces[site], self.grid(height, width, q)
+        if q.dtype != bias.dtype:
+            faces, bias = faces.to(q.dtype), bias.to(q.dtype)
+        out, gate = add_faces(text, q, faces, bias, terms, self.applied.options.gate_threshold)
+        if self.applied.recorder is not None:
+            self._record(self.applied.recorder, q, faces.keys, bias, gate, height, width)
+        return out
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _record(
+        self, recorder: GateRecorder, q: Tensor, keys: Tensor, bias: Tensor, gate: Tensor, height: int, width: int
+    ) -> None:
+        rows = list(self.recorded)
+        if rows:
+            bias = bias[rows] if len(bias) > 1 else bias
+            counts = self.applied.token_counts
+            recorder.record(q[rows], keys[rows], bias, gate[rows], counts, height, width, self.moment)
+
+
+def grid_terms(applied: AppliedCast, rows: Sequence[Row], size: GridSize, like: Tensor, memory: Memory) -> GridTerms:
+    """Regions on one grid for each row, from memory if they are there; the bias as ``like``, the gate's in float32."""
+    places = [(row.view, row.frame % applied.frames) for row in rows]
+    places = places[:1] if len(set(places)) == 1 else places
+
+    def make() -> GridTerms:
+        by_view = {}
+        for view in dict.fromkeys(view for view, _ in places):
+            weights = region_weights(applied.cast, *size, applied.options.outside, view)
+            bias = score_bias(weights.visible, applied.token_counts)
+            by_view[view] = bias, gate_terms(weights, applied.options.layout_strength)
+        bias, gate = (
+            torch.stack([by_view[view][i][frame % len(by_view[view][i])] for view, frame in places]) for i in (0, 1)
+        )
+        return GridTerms(bias.to(like.device, like.dtype), gate.to(like.device))
+
+    return memory.get(("grid", id(applied), tuple(places), size, like.device, like.dtype), make)
+
+
+def _acting_grids(
+    applied: AppliedCast, rows: tuple[Row, ...], latent: GridSize, like: Tensor, memory: Memory, boost: Tensor, strength: Tensor
+) -> dict[GridSize, GridTerms]:
+    """Regions on every grid of the UNet in one call. What acts is applied to all grids at once, since on a GPU each
+    operation costs a launch."""
+
+    def join() -> tuple[dict[GridSize, Tensor], Tensor]:
+        sizes = halvings(*latent, applied.layout.levels)
+        terms = {size: grid_terms(applied, rows, size, like, memory) for size in sizes}
+        return {size: grid.bias for size, grid in terms.items()}, torch.cat([g.gate for g in terms.values()], dim=-1)
+
+    biases, gates = memory.get(("grids", id(applied), rows, latent, like.device, like.dtype), join)
+    parts = torch.split(acting_terms(gates, boost, strength), [height * width for height, width in biases], dim=-1)
+    return {size: GridTerms(bias, part) for (size, bias), part in zip(biases.items(), parts, strict=True)}
+
+
+def prepare_call(
+    applied: AppliedCast,
+    rows: tuple[Row, ...],
+    latent: GridSize,
+    levels: Tensor,
+    schedule: Schedule,
+    like: Tensor,
+    memory: Memory,
+    recorded: Sequence[int] | None = None,
+) -> Call:
+    """Everything that one call of the model needs, from memory where possible; only a run's first call may wait for the device.
+
+    ``latent``: the height and width of what the UNet is given. ``levels`` [B], float32: the rows' noise levels, in
+    ``schedule``'s terms. ``like``: a tensor with the device and dtype of the attention's queries. ``recorded``: rows for the
+    recorder; None: those that see people.
+    """
+    roles, options = tuple(row.role for row in rows), applied.options
+    if recorded is None:
+        recorded = [i for i, role in enumerate(roles) if role == FACE_ROLE]
+
+    def gather() -> tuple[SiteFaces, ...]:
+        index = torch.tensor(roles)
+        rows_of = (packed[index].to(like.device, like.dtype) for packed in applied.packed)
+        return tuple(map(site_faces, rows_of, applied.layout.heads))
+
+    def level(fraction: float) -> float:
+        return memory.get(("level", schedule, fraction), lambda: schedule.level(fraction))
+
+    boost = (levels > level(options.layout_end)).float()
+    strength = ((levels <= level(options.start_at)) & (levels >= level(options.end_at))).float() * options.weight
+    faces = memory.get(("faces", id(applied), roles, like.device, like.dtype), gather)
+    grids = _acting_grids(applied, rows, latent, like, memory, boost, strength)
+    sizes = {height * width: (height, width) for height, width in grids}
+    return Call(applied, memory, rows, tuple(recorded), faces, boost, strength, grids, sizes, levels, schedule)

@@ -1,0 +1,17 @@
+"""ComfyUI: LoRA as weight patches, faces as one attention patch, networks under the host's memory management.
+
+How faces get into a run (facts: ComfyUI 0.33, ``comfy/samplers.py``, ``comfy/ldm/modules/attention.py``):
+
+- ``apply_faces`` computes the keys and values of all faces once, when its node runs (``model``).
+- When sampling starts, a SAMPLER_SAMPLE wrapper labels every conditioning with its role (``rows``), which the host then
+  carries to the model row by row, whatever it batches, splits, crops or repeats.
+- At every model call, an APPLY_MODEL wrapper, outside the part that TorchCompileModel compiles, puts one attention patch on
+  each cross attention, around whatever other packs put there before (``run``). It does so in copies of the options of this
+  very call, so reruns, clones and bypass cannot leak.
+- What other packs and the compiler need besides stands in ``neighbours``.
+"""
+
+from .model import apply_faces, encoder_warnings, gate_maps
+from .networks import ClipVision, LoadedDynamicID, load
+
+__all__ = ["ClipVision", "LoadedDynamicID", "apply_faces", "encoder_warnings", "gate_maps", "load"]

@@ -1,0 +1,160 @@
+"""A sampling run with faces: the wrappers around it, and the attention patches of each model call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from torch import Tensor
+
+from ...call import AppliedCast, Call, Memory, Row, prepare_call
+from ...regions import GridSize
+from .neighbours import compile_key, first_of_each, repeated_rows, uncompiled, warn_once
+from .rows import KEY, label_conditionings, rows_of_call
+
+AttentionPatch = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
+
+
+@dataclass(frozen=True)
+class SigmaSchedule:
+    """The host's noise schedule (``comfy.model_sampling``): noise levels are sigmas."""
+
+    sampling: Any
+
+    def level(self, fraction: float) -> float:
+        return float(self.sampling.percent_to_sigma(fraction))
+
+    def passed(self, levels: Tensor) -> Tensor:
+        steps = len(self.sampling.sigmas) - 1
+        fraction: Tensor = 1 - self.sampling.timestep(levels).float() / steps
+        return fraction
+
+
+class Run:
+    """One sampling run: what it remembers, gone when it ends."""
+
+    def __init__(self, latent: GridSize | None = None):
+        self.latent = latent  # height and width of the whole latent, where known
+        self.memory = Memory()
+
+
+class FacePatch:
+    """The attention patch of one cross attention: what was there before, plus the faces. Never changed once made."""
+
+    def __init__(self, calls: dict[int, Call], site: int, inner: AttentionPatch | None = None):
+        """``calls``: by how many rows the attention may be given; ``site``: number of the cross attention."""
+        self.calls, self.site, self.inner = calls, site, inner
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra: dict[str, Any]) -> Tensor:
+        """Replaces one cross attention: ``q`` [B, N, C], ``k``, ``v`` [B, S, C], all projected -> [B, N, C]."""
+        if self.inner is None:
+            heads, precision = extra["n_heads"], extra["attn_precision"]
+            text: Tensor = optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra)
+        else:
+            text = self.inner(q, k, v, extra)
+        call, (height, width) = self.calls.get(q.shape[0]), extra["activations_shape"][-2:]
+        if call is None or q.shape[1] != height * width:
+            warn_once(f"rows {q.shape[0]} for {min(self.calls)}, cells {q.shape[1]} for {height} x {width}")
+            return text
+        return call.add_faces(self.site, text, q, height, width)
+
+
+def with_patches(options: dict[str, Any], casts: Sequence[dict[int, Call]]) -> dict[str, Any]:
+    """A copy of a call's transformer options with an attention patch on each cross attention, for each cast."""
+    replaced = options.get("patches_replace", {})
+    attn2 = dict(replaced.get("attn2", {}))
+    for calls in casts:
+        layout = next(iter(calls.values())).applied.layout
+        for site, block in enumerate(layout.blocks):
+            exact, whole = (block.stage, block.number, block.index), (block.stage, block.number)
+            attn2[exact] = FacePatch(calls, site, attn2.get(exact, attn2.get(whole)))
+    return {**options, "patches_replace": {**replaced, "attn2": attn2}}
+
+
+def calls_of(
+    applied: AppliedCast, run: Run, rows: tuple[Row, ...], x: Tensor, sigma: Tensor, base_model: Any, sources: Sequence[int]
+) -> dict[int, Call]:
+    """What one model call needs of one cast, by the number of rows that a cross attention may be given.
+
+    That is as many as the call has, and as many as other packs make of them (``sources`` of :func:`repeated_rows`).
+    """
+    like = torch.empty(0, device=x.device, dtype=base_model.get_dtype_inference())
+    schedule, latent = SigmaSchedule(base_model.model_sampling), (x.shape[-2], x.shape[-1])
+    sigma = sigma.float().flatten()
+    sigma = sigma if len(sigma) == len(rows) else sigma[:1].expand(len(rows))
+    own = prepare_call(applied, rows, latent, sigma, schedule, like, run.memory)
+    if not sources:
+        return {len(rows): own}
+    some = torch.stack([sigma[i] for i in sources])  # a list as index would be copied to the device
+    repeated, recorded = tuple(rows[i] for i in sources), first_of_each(sources, own.recorded)
+    return {
+        len(rows): own,
+        len(sources): prepare_call(applied, repeated, latent, some, schedule, like, run.memory, recorded),
+    }
+
+
+class CastWrappers:
+    """The wrappers of all casts on one model. Immutable; a further Apply replaces them by others with one cast more."""
+
+    def __init__(self, casts: tuple[AppliedCast, ...]):
+        self.casts = casts
+        self.recording = any(applied.recorder is not None for applied in casts)
+
+    def sampler_sample(
+        self, executor: Any, guider: Any, sigmas: Any, extra_args: dict[str, Any], callback: Any, noise: Tensor, *args: Any,
+        **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        """Around a sampling run: label the conditionings of this run's guider and open the run's memory."""
+        for applied in self.casts:
+            if applied.recorder is not None:
+                applied.recorder.clear()
+        guider.conds = label_conditionings(guider.conds, noise.shape[0])
+        options = extra_args["model_options"].get("transformer_options", {})
+        options = {**options, KEY: Run((noise.shape[-2], noise.shape[-1]))}
+        extra_args = {**extra_args, "model_options": {**extra_args["model_options"], "transformer_options": options}}
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+
+    def apply_model(
+        self, executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Tensor | None = None,
+        control: Any = None, options: dict[str, Any] | None = None, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        """Around every model call: put the attention patches into a copy of its transformer options."""
+        if options is None:
+            options = kwargs.pop("transformer_options", {})
+        run = options.get(KEY) or Run()
+        indices = options.get("cond_or_uncond", ())
+        rows = rows_of_call(kwargs.pop(KEY, None), indices, len(x), run.latent)
+        if rows is None:
+            warn_once(f"{len(x)} rows for {len(indices)} conditionings")
+        else:
+            sources = repeated_rows(options, x, c_crossattn, run.memory)
+            casts = [calls_of(applied, run, rows, x, t, executor.class_obj, sources) for applied in self.casts]
+            options = with_patches(options, casts)
+            kwargs[f"{KEY} {compile_key([calls[len(rows)] for calls in casts], sources)}"] = None
+        with uncompiled() if self.recording else nullcontext():
+            return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def applied_casts(model: Any) -> tuple[AppliedCast, ...]:
+    """The casts on a MODEL, in the order in which they were applied."""
+    wrappers = model.model_options.get("transformer_options", {}).get("wrappers", {})
+    before = wrappers.get(WrappersMP.APPLY_MODEL, {}).get(KEY)
+    casts: tuple[AppliedCast, ...] = before[0].__self__.casts if before else ()
+    return casts
+
+
+def add_cast(model: Any, applied: AppliedCast) -> None:
+    """Add a cast to a freshly cloned MODEL."""
+    all_casts = CastWrappers((*applied_casts(model), applied))
+    wrappers = model.model_options.setdefault("transformer_options", {}).setdefault("wrappers", {})
+    for kind, wrapper in (
+        (WrappersMP.SAMPLER_SAMPLE, all_casts.sampler_sample),
+        (WrappersMP.APPLY_MODEL, all_casts.apply_model),
+    ):
+        wrappers.get(kind, {}).pop(KEY, None)
+        add_wrapper_with_key(kind, KEY, wrapper, model.model_options, is_model_options=True)

@@ -1,0 +1,87 @@
+"""Photos -> faces, without a pipeline; and how this host runs networks before sampling."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...checkpoints import SAACheckpoint
+from ...encode import EncodedFace, TokenEncoder, encode_photos
+from ...faces import FaceDetector
+from ...pictures import to_rgb
+from ...types import Missing
+
+
+class FloatNetwork:
+    """A small network (face encoder, key point encoder, IMR) where it is, in float32 whatever its file's dtype, without gradients."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module.float()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Inputs in float32 on the CPU, and so the result."""
+        with torch.no_grad():
+            result: Tensor = self.module(*inputs)
+        return result
+
+
+@contextlib.contextmanager
+def _visiting(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """A network on ``device`` for a moment: what is needed only before sampling does not stay there."""
+    home = next(module.parameters()).device
+    module.to(device)
+    try:
+        yield
+    finally:
+        module.to(home)
+
+
+class ClipVision:
+    """A transformers CLIP vision model, as :func:`encode.encode_photos` takes it."""
+
+    def __init__(self, model: nn.Module, device: Callable[[], torch.device]):
+        """``device`` says where CLIP runs; it goes back to where it was after each use."""
+        self.model, self.device = model, device
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """Hidden states before the last layer: [K, 3, 224, 224] normalised -> [K, 257, 1280], float32 on the CPU."""
+        with _visiting(self.model, self.device()), torch.no_grad():
+            seen = self.model(pixel_values=pixels.to(next(self.model.parameters())), output_hidden_states=True)
+        tokens: Tensor = seen.hidden_states[-2].float().cpu()
+        return tokens
+
+
+class PhotoEncoder:
+    """Photos -> faces, without a pipeline."""
+
+    def __init__(
+        self,
+        saa: SAACheckpoint,
+        clip_vision: nn.Module | None,
+        detector: FaceDetector | None,
+        device: Callable[[], torch.device] = lambda: torch.device("cpu"),
+    ):
+        """``device`` says where CLIP runs; it goes back to where it was after each use."""
+        self.saa, self.clip_vision, self.detector, self.device = saa, clip_vision, detector, device
+
+    def encode(self, *images: Any, name: str = "", **how: Any) -> EncodedFace:
+        """Photos of one person (paths, PIL images, arrays); ``how`` as in :func:`encode.encode_photos`."""
+        if self.clip_vision is None:
+            raise Missing("CLIP vision", "Encoding photos needs a CLIP vision model.")
+        if not name and images and isinstance(images[0], (str, os.PathLike)):
+            name = Path(images[0]).stem
+        encoder = self.saa.face_encoder
+        return encode_photos(
+            [to_rgb(image) for image in images],
+            self.detector,
+            ClipVision(self.clip_vision, self.device),
+            TokenEncoder(FloatNetwork(encoder), encoder.sizes, self.saa.encoder_hash),
+            name=name,
+            **how,
+        )

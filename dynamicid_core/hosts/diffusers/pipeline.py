@@ -1,0 +1,198 @@
+"""DynamicID on a pipeline: what people call."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...bases import fitting_layout
+from ...checkpoints import MotionCheckpoint, SAACheckpoint, load_motion, load_saa
+from ...detection import load_detector
+from ...face_files import load_face
+from ...faces import FaceDetector
+from ...gate_maps import GateRecorder
+from ...motion import MotionNetworks, edit_face
+from ...pictures import to_rgb
+from ...types import Cast, Face, Person, SAAOptions
+from .clip_vision import load_clip_vision
+from .lora import FusedLoRA
+from .photos import FloatNetwork, PhotoEncoder
+from .unet import Attachment, attach, unwrapped
+
+
+class DynamicID:
+    """DynamicID on a diffusers pipeline with an SD1.5 UNet (text to image, image to image, inpainting, ControlNet).
+
+    Photos become faces (:meth:`encode`), faces get expressions (:meth:`edit`), a cast of them goes into the pipeline
+    (:meth:`apply`) until :meth:`remove`, which leaves the pipeline as it was, bit for bit. :meth:`apply` can be used in a
+    ``with`` statement.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        saa: SAACheckpoint,
+        motion: MotionCheckpoint | None = None,
+        *,
+        clip_vision: nn.Module | None = None,
+        detector: FaceDetector | None = None,
+    ):
+        """``clip_vision``: ViT-H/14 (:func:`load_clip_vision`), and ``detector`` (:func:`detection.load_detector`): needed to
+        encode photos, not for face files; ``motion``: needed to edit.
+
+        Raises DynamicIDError if the pipeline's UNet is not the one the weights were made for.
+        """
+        self.pipe, self.saa, self.motion = pipe, saa, motion
+        self.photos = PhotoEncoder(saa, clip_vision, detector, lambda: self.pipe._execution_device)
+        self._attachment: Attachment | None = None
+        self._fused: FusedLoRA | None = None
+        fitting_layout(unwrapped(pipe.unet), saa.saa, type(unwrapped(pipe.unet)).__name__)
+
+    @classmethod
+    def from_files(
+        cls,
+        pipe: Any,
+        saa: str | os.PathLike[str],
+        imr: str | os.PathLike[str] | None = None,
+        *,
+        clip_vision: str | os.PathLike[str] | nn.Module | None = None,
+        detector: str | os.PathLike[str] | FaceDetector | None = None,
+    ) -> DynamicID:
+        """``saa``: SAA.bin or saa.safetensors; ``imr``: IMR.bin or imr.safetensors; ``clip_vision``: a file or folder;
+        ``detector``: the folder of an InsightFace model pack, or its name if it lies in ``~/.insightface/models``.
+        """
+        if isinstance(clip_vision, (str, os.PathLike)):
+            clip_vision = load_clip_vision(clip_vision)
+        if isinstance(detector, (str, os.PathLike)):
+            detector = load_detector(str(detector))
+        motion = load_motion(imr) if imr is not None else None
+        return cls(pipe, load_saa(saa), motion, clip_vision=clip_vision, detector=detector)
+
+    # Faces
+
+    def encode(
+        self,
+        *images: Any,
+        name: str = "",
+        order: str = "large-small",
+        index: int = 0,
+        crop_factor: float = 0.0,
+        on_no_face: str = "error",
+    ) -> Face:
+        """One or several photos of one person (paths, PIL images, arrays) -> a face.
+
+        ``order``, ``index``: which face of a group photo; the rest as in :func:`encode.encode_photos`. What the user should
+        know (photos without a face that were left out) becomes a Python warning.
+        Raises DynamicIDError for photos that cannot be used.
+        """
+        how = {"order": order, "index": index, "crop_factor": crop_factor, "on_no_face": on_no_face}
+        encoded = self.photos.encode(*images, name=name, **how)
+        if encoded.message:
+            warnings.warn(encoded.message, stacklevel=2)
+        return encoded.face
+
+    def load_face(self, path: str | os.PathLike[str], warn: Callable[[str], None] | None = None) -> Face:
+        """Read a face file; ``warn`` gets a sentence if another encoder made it (default: a Python warning)."""
+        return load_face(path, self.saa.encoder_hash, warn or warnings.warn)
+
+    def edit(
+        self, face: Face, expression: str = "", *, source: str = "", pose_image: Any = None, strength: float = 1.0
+    ) -> Face:
+        """The same person with another expression or pose, e.g. ``"a very surprised expression, front view"``.
+
+        ``source``: what the photo shows, "" to have it read off the face; ``pose_image``: a photo of anybody whose
+        landmarks become the target's, and whose expression does where none is given; ``strength``: 0 is the photo's own
+        expression, 1 the target's, up to 2.
+        Raises DynamicIDError without IMR weights, for a face without landmarks, or a pose image without a face.
+        """
+        picture = None if pose_image is None else to_rgb(pose_image)
+        return edit_face(
+            face, self._motion_networks(), expression=expression, source=source, pose_image=picture,
+            detector=self.photos.detector, strength=strength,
+        )  # fmt: skip
+
+    def _motion_networks(self) -> MotionNetworks | None:
+        if self.motion is None:
+            return None
+        networks = FloatNetwork(self.motion.reconfigurator), FloatNetwork(self.motion.keypoint_encoder)
+        return MotionNetworks(*networks, self.text_features)
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Unprojected pooler outputs of the pipeline's CLIP-L text encoder: K texts -> [K, 768], float32 on the CPU."""
+        tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
+        # Padded to the longest only: the feature is read at the text's end, and what follows does not act on it.
+        tokens = tokenizer(
+            list(texts), padding=True, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+        )
+        with torch.no_grad():
+            pooled: Tensor = encoder(tokens.input_ids.to(self.pipe._execution_device)).pooler_output
+        return pooled.float().cpu()
+
+    # The pipeline
+
+    def apply(
+        self,
+        cast: Cast | Sequence[Face],
+        options: SAAOptions = SAAOptions(),
+        *,
+        lora: str = "fused",
+        guided: bool | None = None,
+        recorder: GateRecorder | None = None,
+    ) -> DynamicID:
+        """Put the people of ``cast`` into every picture that the pipeline makes from now on; another cast replaces it.
+
+        ``lora``: "fused" into the UNet's weights costs nothing while sampling; "apart" leaves them alone, for weights
+        that cannot be changed (quantized). ``guided``: whether the first half of the UNet's rows is unconditional;
+        None asks the pipeline at every call. ``recorder`` collects gate maps.
+        Raises DynamicIDError for an empty cast, faces that do not fit the weights, and UNets that cannot take it.
+        """
+        cast = cast if isinstance(cast, Cast) else Cast(tuple(Person(face) for face in cast))
+        self._detach()
+        try:
+            self._fuse(options.lora_strength if lora == "fused" else None)
+            self._attachment = attach(
+                self.pipe.unet,
+                self.saa.saa,
+                cast,
+                options,
+                guided=self._is_guided if guided is None else lambda: guided,
+                timesteps=self.pipe.scheduler.config.get("num_train_timesteps", 1000),
+                lora=lora,
+                recorder=recorder,
+            )
+        except BaseException:
+            self.remove()
+            raise
+        return self
+
+    def _detach(self) -> None:
+        if self._attachment is not None:
+            self._attachment.remove()
+            self._attachment = None
+
+    def _fuse(self, strength: float | None) -> None:
+        """Bring the LoRA in the weights to ``strength``; None: take it out."""
+        if self._fused is not None and self._fused.strength != strength:
+            self._fused.remove()
+            self._fused = None
+        if self._fused is None and strength is not None:
+            self._fused = FusedLoRA(unwrapped(self.pipe.unet), self.saa.saa, strength)
+
+    def _is_guided(self) -> bool:
+        return bool(getattr(self.pipe, "do_classifier_free_guidance", False))
+
+    def remove(self) -> None:
+        """Leave the pipeline as it was: its attention processors, its weights to the bit. Without effect if nothing is applied."""
+        self._detach()
+        self._fuse(None)
+
+    def __enter__(self) -> DynamicID:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()

@@ -1,0 +1,195 @@
+"""Faces on a UNet2DConditionModel: attention processors, and the hook that tells them about each call."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from ...bases import attention_sites, fitting_layout
+from ...call import FACE_ROLE, NULL_ROLE, AppliedCast, Call, Memory, Row, prepare_call
+from ...gate_maps import GateRecorder
+from ...networks.saa import LORA_TARGETS, SAAModule
+from ...types import Cast, DynamicIDError, SAAOptions
+
+KEY = "dynamicid"  # in cross_attention_kwargs
+LORA_MODES = ("fused", "apart")
+
+
+def unwrapped(unet: nn.Module) -> nn.Module:
+    """The UNet itself inside torch.compile's wrapper."""
+    return getattr(unet, "_orig_mod", unet)
+
+
+@dataclass(frozen=True)
+class TimestepSchedule:
+    """The noise schedule that the UNet was trained with; noise levels are timesteps."""
+
+    timesteps: int = 1000
+
+    def level(self, fraction: float) -> float:
+        if fraction in (0, 1):  # schedulers may go a little beyond the first and the last timestep
+            return float("inf") if fraction == 0 else float("-inf")
+        return (1 - fraction) * (self.timesteps - 1)
+
+    def passed(self, levels: Tensor) -> Tensor:
+        return 1 - levels / (self.timesteps - 1)
+
+
+class FaceProcessor(nn.Module):
+    """The attention processor of one attention: PyTorch's fused attention, plus the faces at cross attention."""
+
+    def __init__(self, site: int | None, lora: nn.ModuleDict | None, lora_strength: float):
+        """``site``: number of the cross attention, None at self attention; ``lora``: by :data:`LORA_TARGETS`, where it is not
+        fused into the weights.
+        """
+        super().__init__()
+        self.site, self.lora, self.lora_strength = site, lora, lora_strength
+
+    def _project(self, projection: nn.Module, target: str, x: Tensor) -> Tensor:
+        projected: Tensor = projection(x)
+        return projected if self.lora is None else projected + self.lora_strength * self.lora[target](x)
+
+    # Not `forward`: diffusers reads the names of this method's parameters and passes on only those keywords.
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        dynamicid: Call | None = None,
+    ) -> Tensor:
+        """``attn``: the Attention; ``hidden_states`` [B, N, C], ``encoder_hidden_states`` [B, S, 768] or None -> [B, N, C]"""
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if attention_mask is not None:
+            attention_mask = attn.prepare_attention_mask(attention_mask, context.shape[1], len(context))
+            attention_mask = attention_mask.unflatten(0, (-1, attn.heads))  # [B, H, 1, S]
+        q = self._project(attn.to_q, "to_q", hidden_states)
+        k = self._project(attn.to_k, "to_k", context)
+        v = self._project(attn.to_v, "to_v", context)
+        heads = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))  # [B, H, N or S, D]
+        out = scaled_dot_product_attention(*heads, attn_mask=attention_mask).transpose(1, 2).flatten(2)
+        if self.site is not None and dynamicid is not None:
+            out = self._add_faces(dynamicid, self.site, out, q)
+        result: Tensor = attn.to_out[1](self._project(attn.to_out[0], "to_out", out))
+        return result
+
+    @staticmethod
+    def _add_faces(call: Call, site: int, text: Tensor, q: Tensor) -> Tensor:
+        if q.shape[1] not in call.sizes:
+            raise DynamicIDError(
+                f"A cross attention has {q.shape[1]} queries, which is no size that this picture has in the UNet. "
+                "Something merges or splits them (e.g. token merging of cross attention); switch that off."
+            )
+        return call.add_faces(site, text, q, *call.sizes[q.shape[1]])
+
+
+@contextmanager
+def _ordinary_tensors() -> Iterator[None]:
+    """What is remembered may be used in any gradient mode later, also if it is first needed in inference mode."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+class CallHook:
+    """A forward pre-hook of the UNet that adds a :class:`Call` to its ``cross_attention_kwargs``.
+
+    It remembers what depends on sizes and rows alone, and nothing of the calls themselves.
+    """
+
+    def __init__(self, applied: AppliedCast, schedule: TimestepSchedule, guided: Callable[[], bool]):
+        self.applied, self.schedule, self.guided = applied, schedule, guided
+        self._memory = Memory(_ordinary_tensors)
+
+    @torch.compiler.disable
+    def __call__(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        sample = args[0] if args else kwargs["sample"]
+        timestep = args[1] if len(args) > 1 else kwargs["timestep"]
+        given = kwargs.get("cross_attention_kwargs") or {}
+        return args, {**kwargs, "cross_attention_kwargs": {**given, KEY: self.call(sample, timestep)}}
+
+    def call(self, sample: Tensor, timestep: Tensor | float) -> Call:
+        """``sample`` [B, 4, h, w]; ``timestep``: one for all rows or [B]. Waits for no device.
+
+        Raises DynamicIDError if the rows cannot be half unconditional, half conditional though the pipeline guides.
+        """
+        count, guided = len(sample), self.guided()
+        if guided and count % 2:
+            raise DynamicIDError(
+                f"The pipeline guides, but the UNet was called with {count} rows, which are not as many unconditional as "
+                "conditional ones. Apply DynamicID with guided=False if the rows are conditional only."
+            )
+        pictures = count // 2 if guided else count
+        roles = [NULL_ROLE, FACE_ROLE] if guided else [FACE_ROLE]
+        rows = tuple(Row(role, frame) for role in roles for frame in range(pictures))
+        levels = torch.as_tensor(timestep, device=sample.device).float().reshape(-1).expand(count)
+        latent = (sample.shape[-2], sample.shape[-1])
+        return prepare_call(self.applied, rows, latent, levels, self.schedule, sample, self._memory)
+
+
+class Attachment:
+    """Faces on a UNet. Made by :func:`attach`."""
+
+    def __init__(self, unet: Any, processors: Mapping[str, FaceProcessor], hook: CallHook):
+        self.unet, self.hook = unet, hook
+        self._before = dict(unet.attn_processors)
+        unet.set_attn_processor(dict(processors))
+        # First of all hooks, so that those of others (offloading) see the complete arguments.
+        self._handle = unet.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
+
+    def remove(self) -> None:
+        """Give the UNet its own attention processors back."""
+        self._handle.remove()
+        self.unet.set_attn_processor(dict(self._before))
+
+
+def _check_processors(unet: Any) -> None:
+    own = {type(p).__name__ for p in unet.attn_processors.values() if isinstance(p, nn.Module)}
+    if own:
+        raise DynamicIDError(
+            f"The UNet carries attention processors with weights of their own ({', '.join(sorted(own))}), which DynamicID "
+            "would replace. Remove them first (for an IP-Adapter: pipe.unload_ip_adapter())."
+        )
+
+
+def attach(
+    unet: Any,
+    saa: SAAModule,
+    cast: Cast,
+    options: SAAOptions = SAAOptions(),
+    *,
+    guided: Callable[[], bool],
+    timesteps: int = 1000,
+    lora: str = "fused",
+    recorder: GateRecorder | None = None,
+) -> Attachment:
+    """Put a cast into a UNet2DConditionModel; also compiled ones.
+
+    ``guided`` says at each call whether the first half of the rows is unconditional; ``timesteps``: of the noise schedule
+    that the UNet was trained with. With ``lora="apart"`` the LoRA is computed beside the weights; with ``"fused"`` it must be
+    in them (:class:`FusedLoRA`). ``recorder`` notes down where identity goes in.
+    Raises DynamicIDError for an empty cast, a UNet or faces that do not fit the weights.
+    """
+    if lora not in LORA_MODES:
+        raise DynamicIDError(f"lora is {lora!r}; it must be 'fused' or 'apart'.")
+    unet = unwrapped(unet)
+    layout = fitting_layout(unet, saa, type(unet).__name__)
+    _check_processors(unet)
+    with _ordinary_tensors():
+        applied = AppliedCast.of(cast, options, layout, saa, recorder)
+    # Weights offloaded one by one stand on "meta"; what follows them there is fetched when it is used.
+    place = {"device": unet.device if unet.device.type != "meta" else "cpu", "dtype": unet.dtype}
+    processors = {}
+    for number, (name, site) in enumerate(attention_sites(layout, saa)):
+        beside = {target: copy.deepcopy(site.lora(target)).to(**place) for target in LORA_TARGETS} if lora == "apart" else None
+        processors[f"{name}.processor"] = FaceProcessor(
+            number // 2 if site.is_cross else None, None if beside is None else nn.ModuleDict(beside), options.lora_strength
+        )
+    return Attachment(unet, processors, CallHook(applied, TimestepSchedule(timesteps), guided))

@@ -1,0 +1,201 @@
+"""One call of the model: what rows see, what acts when, regions on each grid; and that all of it is remembered rightly."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from dynamicid_core.attention import add_faces, acting_terms, gate_terms, score_bias, site_faces
+from dynamicid_core.bases import TransformerBlock, UNetLayout
+from dynamicid_core.call import FACE_ROLE, NULL_ROLE, AppliedCast, Memory, Row, prepare_call
+from dynamicid_core.gate_maps import GateRecorder
+from dynamicid_core.networks.saa import SAAModule, SiteSizes
+from dynamicid_core.regions import region_weights
+from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region, SAAOptions
+from dynamicid_core.views import View
+
+WIDTHS, TEXT, HEADS = (8, 16), 12, 2
+LATENT = (5, 6)  # halved twice: 3 x 3, then 2 x 2
+GUIDED = (Row(NULL_ROLE, 0), Row(FACE_ROLE, 0))
+
+
+@dataclass(frozen=True)
+class Falling:
+    """Noise levels that are the fraction of the schedule that lies ahead."""
+
+    def level(self, fraction: float) -> float:
+        return 1 - fraction
+
+    def passed(self, levels: Tensor) -> Tensor:
+        return 1 - levels
+
+
+def make_layout(levels: int = 3) -> UNetLayout:
+    blocks = tuple(TransformerBlock(f"block{i}", "input", i, 0, 2 * i) for i in range(len(WIDTHS)))
+    return UNetLayout(blocks, WIDTHS, (TEXT,) * 2, (HEADS,) * 2, levels)
+
+
+@pytest.fixture(scope="module")
+def saa() -> SAAModule:
+    torch.manual_seed(0)
+    return SAAModule(tuple(SiteSizes(width, 2, context) for width in WIDTHS for context in (None, TEXT)))
+
+
+def make_face(seed: int, width: int = TEXT) -> Face:
+    tokens = torch.randn(2, 1, 4, width, generator=torch.Generator().manual_seed(seed))
+    return Face(tokens[0], tokens[1], "test")
+
+
+def pair(**regions) -> Cast:
+    left, right = Region(box=(0, 0, 1, 0.5)), Region(box=(0, 0.5, 1, 1))
+    return Cast((Person(make_face(1), regions.get("one", left)), Person(make_face(2), regions.get("two", right), 0.5)))
+
+
+def apply(saa, cast=None, recorder=None, **options) -> AppliedCast:
+    return AppliedCast.of(cast or pair(), SAAOptions(**options), make_layout(), saa, recorder)
+
+
+def prepare(applied, rows=GUIDED, level=1.0, memory=None, dtype=torch.float32, recorded=None):
+    levels = torch.as_tensor(level).expand(len(rows))
+    like = torch.empty(0, dtype=dtype)
+    return prepare_call(applied, rows, LATENT, levels, Falling(), like, memory or Memory(), recorded)
+
+
+def test_rows_see_null_tokens_or_faces_each_by_its_role(saa):
+    applied = apply(saa)
+    rows = (Row(FACE_ROLE, 0), Row(NULL_ROLE, 0), Row(FACE_ROLE, 1))
+    call = prepare(applied, rows)
+    for site, packed in enumerate(applied.packed):
+        for i, row in enumerate(rows):
+            own = site_faces(packed[row.role][None], HEADS)
+            assert all(torch.equal(a[i : i + 1], b) for a, b in zip(call.faces[site], own, strict=True))
+    assert call.recorded == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "level, boost, strength", [(1.0, 1, 0.0), (0.9, 1, 0.7), (0.6, 0, 0.7), (0.3, 0, 0.7), (0.29, 0, 0.0), (0.0, 0, 0.0)]
+)
+def test_what_acts_follows_from_the_noise_level(saa, level, boost, strength):
+    call = prepare(apply(saa, start_at=0.1, end_at=0.7, layout_end=0.4, weight=0.7), level=level)
+    assert call.boost.tolist() == [boost] * 2
+    assert call.strength.tolist() == pytest.approx([strength] * 2)
+
+
+def test_rows_of_one_call_may_be_at_different_noise_levels(saa):
+    call = prepare(apply(saa, layout_end=0.5), level=torch.tensor([0.2, 0.8]))
+    assert call.boost.tolist() == [0, 1]
+    terms = call.grid(*LATENT, torch.empty(0)).gate
+    alone = prepare(apply(saa, layout_end=0.5), level=0.8).grid(*LATENT, torch.empty(0)).gate
+    assert torch.equal(terms[1], alone[1]) and not torch.equal(terms[0], alone[0])
+
+
+def test_all_grids_of_the_unet_are_there_and_any_other_is_made(saa):
+    call = prepare(apply(saa, layout_strength=1.5))
+    assert list(call.grids) == [(5, 6), (3, 3), (2, 2)] and call.sizes == {30: (5, 6), 9: (3, 3), 4: (2, 2)}
+    for height, width in [*call.grids, (4, 7)]:
+        weights = region_weights(pair(), height, width)
+        bias, terms = call.grid(height, width, torch.empty(0))
+        assert torch.equal(bias, score_bias(weights.visible, [4, 4]))  # one row for all: they are alike
+        expected = acting_terms(gate_terms(weights, 1.5), torch.ones(2), torch.ones(2))
+        assert torch.equal(terms, expected)
+
+
+def test_frames_and_views_give_each_row_its_own_regions(saa):
+    moving = torch.zeros(2, 5, 6)
+    moving[0, :, :3], moving[1, :, 3:] = 1, 1
+    applied = apply(saa, pair(one=Region(mask=moving), two=Region(mask=moving.flip(0))))
+    view = View(1, 3, 4, 3, LATENT)
+    rows = (Row(FACE_ROLE, 0), Row(FACE_ROLE, 1), Row(FACE_ROLE, 2), Row(FACE_ROLE, 1, view))
+    bias = prepare(applied, rows).grid(4, 3, torch.empty(0)).bias
+    assert torch.equal(bias[0], bias[2]) and not torch.equal(bias[0], bias[1])
+    part = region_weights(applied.cast, 4, 3, view=view)
+    assert torch.equal(bias[3], score_bias(part.visible, [4, 4])[1])
+
+
+def test_faces_are_added_as_the_functions_of_tensors_say(saa):
+    applied = apply(saa, gate_threshold=0.2)
+    call = prepare(applied)
+    text, q = torch.randn(2, 2, 9, 16).unbind()
+    weights, faces = region_weights(applied.cast, 3, 3), site_faces(applied.packed[1], HEADS)
+    terms = acting_terms(gate_terms(weights, 2.0), torch.ones(2), torch.ones(2))
+    expected, _ = add_faces(text, q, faces, score_bias(weights.visible, [4, 4]), terms, 0.2)
+    torch.testing.assert_close(call.add_faces(1, text, q, 3, 3), expected, atol=0, rtol=0)
+
+
+def test_queries_of_another_dtype_than_expected_are_served_in_theirs(saa):
+    """Autocast gives the attention half precision where the latent is in full."""
+    call = prepare(apply(saa))
+    text, q = torch.randn(2, 2, 9, 16, generator=torch.Generator().manual_seed(2)).unbind()
+    half = call.add_faces(1, text.bfloat16(), q.bfloat16(), 3, 3)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), call.add_faces(1, text, q, 3, 3), atol=0.15, rtol=0.1)
+
+
+def test_a_run_computes_what_does_not_change_once(saa):
+    """The second call of a run gets the very same tensors; another size, dtype, order of rows or cast gets others."""
+    applied, memory = apply(saa), Memory()
+    first, second = (prepare(applied, memory=memory, level=level) for level in (1.0, 0.5))
+    assert first.faces is second.faces
+    assert all(first.grids[size].bias is second.grids[size].bias for size in first.grids)
+    other = prepare(applied, GUIDED[::-1], memory=memory)
+    assert not torch.equal(other.faces[0].keys, first.faces[0].keys)
+    assert prepare(applied, memory=memory, dtype=torch.float16).faces[0].keys.dtype == torch.float16
+    assert prepare(apply(saa, pair(one=None)), memory=memory).grids[LATENT].bias is not first.grids[LATENT].bias
+
+
+def test_memory_makes_values_in_the_hosts_context():
+    entered = []
+
+    @contextmanager
+    def making():
+        entered.append(True)
+        yield
+
+    memory = Memory(making)
+    assert [memory.get("a", lambda: 3), memory.get("a", lambda: 4), memory.get("b", lambda: 5)] == [3, 3, 5]
+    assert len(entered) == 2
+
+
+def test_a_recorder_sees_the_rows_that_show_people_at_their_moment(saa):
+    recorder = GateRecorder()
+    call = prepare(apply(saa, recorder=recorder), level=0.75)
+    text, q = torch.randn(2, 2, 30, 8).unbind()
+    with torch.no_grad():
+        call.add_faces(0, text, q, *LATENT)
+    maps = recorder.maps(*LATENT)
+    assert maps.shape == (1, 3, *LATENT)  # the null row is left out
+    assert (maps[0, 0, :, 3:] == 0).all() and (maps[0, 1, :, :3] == 0).all()
+    with pytest.raises(DynamicIDError, match="No step"):
+        recorder.maps(*LATENT, end_at=0.2)
+    recorder.clear()
+    nobody = prepare(apply(saa, recorder=recorder), (Row(NULL_ROLE, 0),))
+    nobody.add_faces(0, text[:1], q[:1], *LATENT)
+    with pytest.raises(DynamicIDError, match="recorded"):
+        recorder.maps(*LATENT)
+
+
+def test_gradients_reach_the_weights_through_a_whole_call(saa):
+    """Training calls the same functions: from the attention's output back to face keys, values and tokens."""
+    face = make_face(1)
+    tokens = face.tokens.clone().requires_grad_()
+    cast = Cast((Person(Face(tokens, face.uncond_tokens, "test")),))
+    call = prepare(apply(saa, cast), (Row(FACE_ROLE, 0),))
+    text, q = torch.randn(2, 1, 9, 16).unbind()
+    call.add_faces(1, text, q, 3, 3).square().sum().backward()
+    site = saa.cross_sites[1]
+    try:
+        assert tokens.grad.abs().sum() > 0
+        assert site.to_k_ip.weight.grad.abs().sum() > 0 and site.to_v_ip.weight.grad.abs().sum() > 0
+    finally:
+        saa.zero_grad()
+
+
+def test_faces_that_do_not_fit_the_weights_are_refused(saa):
+    with pytest.raises(DynamicIDError, match="width 10, but this DynamicID file needs 12"):
+        apply(saa, Cast((Person(make_face(1, 10)),)))
+    with pytest.raises(DynamicIDError, match="cast is empty"):
+        apply(saa, Cast())
