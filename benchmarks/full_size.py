@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 sys.path.append(str(REPOSITORY / "tests" / "host"))  # comfy_host: how this project starts a real ComfyUI
 
-BLOCK_WIDTHS = [320, 320, 640, 640, 1280, 1280] + [1280] * 3 + [640] * 3 + [320] * 3 + [1280]
 TOKENS, TOKEN_WIDTH, TEXT_TOKENS = 4, 768, 77
 
 UNET = {
@@ -98,8 +97,8 @@ def diffusers_unet(device: torch.device, dtype: torch.dtype):
 
 def saa_module(core):
     """The attention weights for the published UNet; ``core(name)`` gives a module of dynamicid_core."""
-    saa = core("networks.saa")
-    sites = tuple(saa.SiteSizes(width, 1, context) for width in BLOCK_WIDTHS for context in (None, TOKEN_WIDTH))
+    saa, widths = core("networks.saa"), core("bases").SD15_WIDTHS
+    sites = tuple(saa.SiteSizes(width, 1, context) for width in widths for context in (None, TOKEN_WIDTH))
     return fill(saa.SAAModule(sites))
 
 

@@ -8,7 +8,6 @@ peak is read, in the precision asked for, and which networks' weights lie on the
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Iterable
 
 import full_size
@@ -38,7 +37,7 @@ def main() -> None:
     kept = Table(
         f"Kept during a run, {options.people} people with soft masks, {options.size} px, MB", ("what", "fp32", "fp16")
     )
-    for what, sizes in kept_bytes(hosts, patched, options.size).items():
+    for what, sizes in kept_bytes(core, patched, options.size).items():
         kept.add(what, *(f"{size / MEGABYTE:.2f}" for size in sizes))
     peaks = {
         name: peak(lambda m=m: sample(m, options.size), device) for name, m in (("plain", model), ("people", patched))
@@ -82,17 +81,16 @@ def peak(call: Callable[[], None], device: torch.device) -> int:
     return highest
 
 
-def kept_bytes(hosts, patched, size: int) -> dict[str, list[int]]:
-    """What a run's cache holds, by kind: bytes in fp32 and in fp16."""
-    rows = (hosts.Row(hosts.NULL_ROLE, 0), hosts.Row(hosts.FACE_ROLE, 0))
-    (layer,) = hosts.cast_layers(patched)
+def kept_bytes(core, patched, size: int) -> dict[str, list[int]]:
+    """What a run remembers, by kind: bytes in fp32 and in fp16."""
+    calls, run = core("call"), core("hosts.comfy.run")
+    rows = (calls.Row(calls.NULL_ROLE, 0), calls.Row(calls.FACE_ROLE, 0))
+    (applied,) = run.applied_casts(patched)
+    schedule = run.SigmaSchedule(patched.get_model_object("model_sampling"))
     found: dict[str, list[int]] = {"faces' keys and values": [], "regions": []}
     for dtype in (torch.float32, torch.float16):
-        base = types.SimpleNamespace(
-            get_dtype_inference=lambda dtype=dtype: dtype, model_sampling=patched.get_model_object("model_sampling")
-        )
-        x = torch.zeros(2, 4, size // 8, size // 8)
-        call = hosts.prepare_call(layer, hosts.RunCache(), rows, x, torch.ones(2), base)
+        like, latent = torch.empty(0, dtype=dtype), (size // 8, size // 8)
+        call = calls.prepare_call(applied, rows, latent, torch.ones(2), schedule, like, calls.Memory())
         found["faces' keys and values"].append(total(tensor for faces in call.faces for tensor in faces))
         found["regions"].append(total(tensor for grid in call.grids.values() for tensor in grid))
     return found

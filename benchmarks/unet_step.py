@@ -93,8 +93,8 @@ def measure_comfyui(options, device: torch.device, table: Table) -> None:
         return host.module(f"dynamicid_core.{name}")
 
     model, saa = full_size.comfy_unet(DTYPES[options.dtype]), full_size.saa_module(core)
-    hosts = core("hosts.comfy")
-    functions = [(hosts, name) for name in ("add_faces", "prepare_call", "with_patches")]
+    run, call = core("hosts.comfy.run"), core("call")
+    functions = [(call.Call, "add_faces"), (run, "prepare_call"), (run, "with_patches")]
     if adapter:
         functions.append((sys.modules[f"{PEER}.IPAdapterPlus"], "ipadapter_attention"))
     with Inside(*functions) as inside:
@@ -178,13 +178,15 @@ def load_ipadapter(folder: Path):
 
 def ipadapter_weights() -> dict:
     """A file of the standard IP-Adapter for SD1.5: 1024 values of CLIP to four tokens."""
+    from dynamicid_core.bases import SD15_WIDTHS
+
     generator = torch.Generator().manual_seed(2)
     width, tokens = full_size.TOKEN_WIDTH, full_size.TOKENS
     projection = {"proj.weight": (tokens * width, 1024), "proj.bias": (tokens * width,)}
     projection |= {"norm.weight": (width,), "norm.bias": (width,)}
     sites = {
         f"{2 * block + 1}.to_{part}_ip.weight": (channels, width)
-        for block, channels in enumerate(full_size.BLOCK_WIDTHS)
+        for block, channels in enumerate(SD15_WIDTHS)
         for part in ("k", "v")
     }
     parts = {"image_proj": projection, "ip_adapter": sites}
@@ -215,7 +217,10 @@ def measure_diffusers(options, device: torch.device, table: Table) -> None:
         return importlib.import_module(f"dynamicid_core.{name}")
 
     unet, saa = full_size.diffusers_unet(device, DTYPES[options.dtype]), full_size.saa_module(core)
-    with Inside((hosts, "add_faces"), (hosts.StepHook, "step")) as inside, torch.inference_mode():
+    from dynamicid_core.call import Call
+    from dynamicid_core.hosts.diffusers.unet import CallHook
+
+    with Inside((Call, "add_faces"), (CallHook, "call")) as inside, torch.inference_mode():
         for size in options.sizes:
             unets = {"plain": unet}
             for people, masks in variants(options):
