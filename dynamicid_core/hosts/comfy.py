@@ -15,8 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,12 +33,12 @@ from torch import Tensor
 
 from ..attention import Grids, SiteFaces, add_faces, call_affine, gate_affine, pack_cast, score_bias, site_faces
 from ..checkpoints import MotionCheckpoint, SAACheckpoint, load_motion, load_saa
-from ..encode import NULL_PIXELS
-from ..files import encoder_mismatch
+from ..encode import TokenEncoder
+from ..face_files import encoder_mismatch
 from ..layers import TransformerBlock, attention_blocks
+from ..motion import MotionNetworks
 from ..networks.saa import LORA_TARGETS, SAAModule
 from ..regions import WHOLE, Box, halvings, region_weights, with_default_regions
-from ..tokens import encode_tokens
 from ..types import Cast, DynamicIDError, SAAOptions
 
 KEY = "dynamicid"  # of wrappers, attachments and the row labels
@@ -62,14 +61,6 @@ class ManagedNetwork:
         self.patcher = patcher_class(
             module, load_device=device, offload_device=comfy.model_management.unet_offload_device()
         )
-
-    @property
-    def sizes(self):
-        return self.module.sizes
-
-    def parameters(self) -> Iterator[Tensor]:
-        """What callers prepare their inputs for: float32 on the CPU."""
-        yield torch.empty(0)
 
     def __call__(self, *args: Tensor) -> Tensor:
         """Run on the host's device in float32, to which the layers (``comfy.ops.manual_cast``) cast their weights.
@@ -108,24 +99,16 @@ class LoadedDynamicID:
 
     @cached_property
     def reconfigurator(self) -> ManagedNetwork:
-        return ManagedNetwork(self._motion.reconfigurator)
+        return ManagedNetwork(self.motion.reconfigurator)
 
     @cached_property
     def keypoint_encoder(self) -> ManagedNetwork:
-        return ManagedNetwork(self._motion.keypoint_encoder)
+        return ManagedNetwork(self.motion.keypoint_encoder)
 
     @property
-    def _motion(self) -> MotionCheckpoint:
-        if self.motion is None:
-            raise DynamicIDError(
-                "Editing expressions needs the IMR weights. Choose a file for imr_file in Load DynamicID "
-                "(IMR.bin or imr.safetensors)."
-            )
-        return self.motion
-
-    def encode(self, identities: Tensor, clip_tokens: Tensor, null_clip_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """:func:`tokens.encode_tokens` with the managed face encoder."""
-        return encode_tokens(self.face_encoder, identities, clip_tokens, null_clip_tokens)
+    def token_encoder(self) -> TokenEncoder:
+        """The managed face encoder, as the core calls it."""
+        return TokenEncoder(self.face_encoder, self.saa.face_encoder.sizes, self.saa.encoder_hash)
 
 
 def load(saa_path: str | os.PathLike, imr_path: str | os.PathLike | None = None) -> LoadedDynamicID:
@@ -138,7 +121,7 @@ def load(saa_path: str | os.PathLike, imr_path: str | os.PathLike | None = None)
 def clip_tokens(clip_vision, pixels: Tensor) -> Tensor:
     """Hidden states before the last layer of a CLIP vision model: [K, 3, 224, 224] normalised -> [K, 257, 1280].
 
-    The pixels are prepared by the core (``faces.clip_pixels``), because the host's own preparation differs by a pixel
+    The pixels are prepared by the core (``pictures.clip_pixels``), because the host's own preparation differs by a pixel
     at some sizes, and because the null tokens need pixels that are exactly zero.
     """
     size = clip_vision.config.get("image_size", 224)
@@ -151,14 +134,21 @@ def clip_tokens(clip_vision, pixels: Tensor) -> Tensor:
     return clip_vision.model(pixel_values=pixels.to(clip_vision.load_device), intermediate_output=-2)[1].float().cpu()
 
 
-_null_clip_tokens: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
+@dataclass(frozen=True, eq=False)
+class ClipVision:
+    """A CLIP vision model of the host, as the core asks for it."""
+
+    model: Any
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        return clip_tokens(self.model, pixels)
 
 
-def null_clip_tokens(clip_vision) -> Tensor:
-    """:func:`clip_tokens` of :data:`encode.NULL_PIXELS`, [1, 257, 1280]: the same for all photos, so found only once."""
-    if clip_vision not in _null_clip_tokens:
-        _null_clip_tokens[clip_vision] = clip_tokens(clip_vision, NULL_PIXELS)
-    return _null_clip_tokens[clip_vision]
+def motion_networks(loaded: LoadedDynamicID, clip) -> MotionNetworks | None:
+    """What edits expressions, with the host's text encoder; None without IMR weights."""
+    if loaded.motion is None:
+        return None
+    return MotionNetworks(loaded.reconfigurator, loaded.keypoint_encoder, lambda texts: pooled_text(clip, texts))
 
 
 def pooled_text(clip, texts: Sequence[str]) -> Tensor:

@@ -24,18 +24,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from .. import faces as photos
 from ..attention import Grids, add_faces, gate_affine, pack_cast, score_bias, site_faces
 from ..checkpoints import MotionCheckpoint, SAACheckpoint, load_motion, load_saa
-from ..encode import NULL_PIXELS, EncodedFace, encode_photos
-from ..files import describe, load_face, read_tensors
+from ..detection import load_detector
+from ..encode import EncodedFace, TokenEncoder, encode_photos
+from ..face_files import load_face
+from ..faces import FaceDetector
+from ..files import describe, read_tensors
 from ..gate_maps import GateRecorder
 from ..layers import TransformerBlock, attention_blocks
-from ..motion import edit_motion, source_prompt
+from ..motion import MotionNetworks, edit_face
 from ..networks.saa import LORA_TARGETS, SAAModule, Site
+from ..pictures import to_rgb
 from ..regions import halvings, region_weights, with_default_regions
-from ..tokens import check_clip_width, encode_tokens
-from ..types import Cast, DynamicIDError, Face, Person, SAAOptions
+from ..types import Cast, DynamicIDError, Face, Missing, Part, Person, SAAOptions, hinting
 
 KEY = "dynamicid"  # in cross_attention_kwargs
 LORA_MODES = ("fused", "apart")
@@ -407,6 +409,25 @@ def _visiting(module: nn.Module, device: torch.device) -> Iterator[None]:
         module.to(home)
 
 
+HINTS: dict[Part, str] = {
+    "face detector": "Give detector (detection.load_detector).",
+    "detected face": "Encode a photo in which the face is visible, with a detector.",
+    "IMR weights": "Give imr (IMR.bin or imr.safetensors).",
+    "CLIP vision": "Give clip_vision (CLIP-ViT-H-14-laion2B-s32B-b79K).",
+}
+
+
+def _running(module: nn.Module) -> Callable[..., Tensor]:
+    """A network as the core calls it: float32 on the CPU in and out, no gradients."""
+
+    def run(*inputs: Tensor) -> Tensor:
+        weight = next(module.parameters())
+        with torch.no_grad():
+            return module(*(x.to(weight) for x in inputs)).float().cpu()
+
+    return run
+
+
 class PhotoEncoder:
     """Photos -> faces, without a pipeline."""
 
@@ -414,44 +435,34 @@ class PhotoEncoder:
         self,
         saa: SAACheckpoint,
         clip_vision: nn.Module | None,
-        detector: photos.FaceDetector | None,
+        detector: FaceDetector | None,
         device: Callable[[], torch.device] = lambda: torch.device("cpu"),
     ):
         """``device`` says where CLIP runs; it goes back to where it was after each use."""
         self.saa, self.clip_vision, self.detector, self.device = saa, clip_vision, detector, device
-        self._null: tuple[nn.Module, Tensor] | None = None  # of null_clip_tokens: the model they are from, and they
 
+    @hinting(HINTS)
     def encode(self, *images, name: str = "", **how) -> EncodedFace:
         """Photos of one person (paths, PIL images, arrays); ``how`` as in :func:`encode.encode_photos`."""
         if self.clip_vision is None:
-            raise DynamicIDError(
-                "Encoding photos needs a CLIP vision model: give clip_vision (CLIP-ViT-H-14-laion2B-s32B-b79K)."
-            )
+            raise Missing("CLIP vision", "Encoding photos needs a CLIP vision model.")
         if not name and images and isinstance(images[0], (str, os.PathLike)):
             name = Path(images[0]).stem
-        pictures = [photos.to_rgb(image) for image in images]
-        return encode_photos(
-            pictures, self.detector, self.clip_tokens, self._encode_tokens, self.saa.encoder_hash,
-            name=name, null_clip_tokens=self.null_clip_tokens, **how,
-        )  # fmt: skip
+        pictures = [to_rgb(image) for image in images]
+        network = self.saa.face_encoder
+        encoder = TokenEncoder(_running(network), network.sizes, self.saa.encoder_hash)
+        return encode_photos(pictures, self.detector, self, encoder, name=name, **how)
 
-    def clip_tokens(self, pixels: Tensor) -> Tensor:
+    @property
+    def model(self) -> nn.Module:
+        return self.clip_vision
+
+    def tokens(self, pixels: Tensor) -> Tensor:
         """Hidden states before CLIP's last layer: [K, 3, 224, 224], normalised -> [K, 257, 1280], float32 on the CPU."""
         with _visiting(self.clip_vision, self.device()), torch.no_grad():
             parameter = next(self.clip_vision.parameters())
             seen = self.clip_vision(pixel_values=pixels.to(parameter), output_hidden_states=True)
-        tokens = seen.hidden_states[-2].float().cpu()
-        check_clip_width(self.saa.face_encoder, tokens)
-        return tokens
-
-    def null_clip_tokens(self) -> Tensor:
-        """:meth:`clip_tokens` of :data:`encode.NULL_PIXELS`, [1, 257, 1280]: the same for all photos, so found only once."""
-        if self._null is None or self._null[0] is not self.clip_vision:
-            self._null = (self.clip_vision, self.clip_tokens(NULL_PIXELS))
-        return self._null[1]
-
-    def _encode_tokens(self, identities: Tensor, clip_tokens: Tensor, null_clip_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        return encode_tokens(self.saa.face_encoder, identities, clip_tokens, null_clip_tokens)
+        return seen.hidden_states[-2].float().cpu()
 
 
 # --- the pipeline -------------------------------------------------------------------------------------------------
@@ -472,9 +483,9 @@ class DynamicID:
         motion: MotionCheckpoint | None = None,
         *,
         clip_vision: nn.Module | None = None,
-        detector: photos.FaceDetector | None = None,
+        detector: FaceDetector | None = None,
     ):
-        """``clip_vision``: ViT-H/14 (:func:`load_clip_vision`), and ``detector`` (:func:`faces.load_detector`): needed to
+        """``clip_vision``: ViT-H/14 (:func:`load_clip_vision`), and ``detector`` (:func:`detection.load_detector`): needed to
         encode photos, not for face files; ``motion``: needed to edit.
 
         Raises DynamicIDError if the pipeline's UNet is not the one the weights were made for.
@@ -493,7 +504,7 @@ class DynamicID:
         imr: str | os.PathLike | None = None,
         *,
         clip_vision: str | os.PathLike | nn.Module | None = None,
-        detector: str | os.PathLike | photos.FaceDetector | None = None,
+        detector: str | os.PathLike | FaceDetector | None = None,
     ) -> DynamicID:
         """``saa``: SAA.bin or saa.safetensors; ``imr``: IMR.bin or imr.safetensors; ``clip_vision``: a file or folder;
         ``detector``: the folder of an InsightFace model pack, or its name if it lies in ``~/.insightface/models``.
@@ -501,7 +512,7 @@ class DynamicID:
         if isinstance(clip_vision, (str, os.PathLike)):
             clip_vision = load_clip_vision(clip_vision)
         if isinstance(detector, (str, os.PathLike)):
-            detector = photos.load_detector(str(detector))
+            detector = load_detector(str(detector))
         motion = load_motion(imr) if imr is not None else None
         return cls(pipe, load_saa(saa), motion, clip_vision=clip_vision, detector=detector)
 
@@ -532,32 +543,20 @@ class DynamicID:
         """Read a face file; ``warn`` gets a sentence if another encoder made it (default: a Python warning)."""
         return load_face(path, self.saa.encoder_hash, warn or warnings.warn)
 
-    def edit(self, face: Face, expression: str, *, source: str = "", pose_image=None, strength: float = 1.0) -> Face:
+    @hinting(HINTS)
+    def edit(self, face: Face, expression: str = "", *, source: str = "", pose_image=None, strength: float = 1.0) -> Face:
         """The same person with another expression or pose, e.g. ``"a very surprised expression, front view"``.
 
-        ``source``: what the photo shows, "" to have it read off the face; ``pose_image``: a photo of anybody whose
-        landmarks become the target's; ``strength``: 0 is the photo's own expression, 1 the target's, up to 2.
-        Raises DynamicIDError without IMR weights, for a face without landmarks, or a pose image without a face.
+        As :func:`motion.edit_face`; ``pose_image``: a photo (path, PIL image, array) of anybody.
         """
-        if self.motion is None:
-            raise DynamicIDError("Editing expressions needs the IMR weights: give imr (IMR.bin or imr.safetensors).")
-        if not expression.strip():
-            raise DynamicIDError("No expression is given. Write what the face should show, e.g. 'a happy expression'.")
-        landmarks, pose = (None, None) if pose_image is None else self._motion_of(pose_image)
-        texts = self.text_features([source.strip() or source_prompt(face.pose, face.expression), expression])
-        return edit_motion(face, self.motion, texts[:1], texts[1:], landmarks, strength, pose)[0]
-
-    def _motion_of(self, image) -> tuple[Tensor, Tensor | None]:
-        """Landmarks [106, 2], fractions, and pose [3] of the largest face of a photo."""
-        detector = self.photos.detector
-        if detector is None:
-            raise DynamicIDError("A pose image needs a face detector: give detector.")
-        picture = photos.to_rgb(image)
-        face = photos.pick_face(detector.detect(picture), "large-small", 0, picture.shape[:2])
-        if face.landmarks is None:
-            raise DynamicIDError("The face detector gives no landmarks, so the pose image cannot be used.")
-        landmarks = photos.landmark_fractions(face.landmarks, (0, 0, picture.shape[1], picture.shape[0]))
-        return torch.from_numpy(landmarks), None if face.pose is None else torch.tensor(face.pose)
+        networks = None
+        if self.motion is not None:
+            run = (_running(network) for network in (self.motion.reconfigurator, self.motion.keypoint_encoder))
+            networks = MotionNetworks(*run, self.text_features)
+        return edit_face(
+            face, networks, expression=expression, source=source, strength=strength, detector=self.photos.detector,
+            pose_image=None if pose_image is None else to_rgb(pose_image),
+        )  # fmt: skip
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Unprojected pooler outputs of the pipeline's CLIP-L text encoder: K texts -> [K, 768], float32 on the CPU."""

@@ -11,11 +11,12 @@ import recipe
 import torch
 from test_attention import CASES
 
-from dynamicid_core import faces
 from dynamicid_core.checkpoints import load_saa
-from dynamicid_core.files import save_face, write_safetensors
+from dynamicid_core.face_files import save_face
+from dynamicid_core.files import write_safetensors
 from dynamicid_core.gate_maps import GateRecorder
 from dynamicid_core.networks.saa import SAAModule, SiteSizes
+from dynamicid_core.pictures import clip_pixels
 from dynamicid_core.standins import pipeline as standins
 from dynamicid_core.standins.portraits import draw_portrait
 from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region, SAAOptions
@@ -451,7 +452,7 @@ def test_encode_is_the_published_recipe(whole):
     photo = np.asarray(draw_portrait(2))
     encoded = whole.photos.encode(photo)
     (chosen,) = encoded.chosen
-    pixels = torch.cat((faces.clip_pixels(photo), torch.zeros(1, 3, 224, 224)))
+    pixels = torch.cat((clip_pixels(photo), torch.zeros(1, 3, 224, 224)))
     with torch.no_grad():
         vision = whole.photos.clip_vision.vision_model
         hidden = vision.pre_layrnorm(vision.embeddings(pixels))
@@ -474,7 +475,7 @@ def test_several_photos_are_averaged_and_photos_without_a_face_reported(whole):
         whole.encode(first, empty, on_no_face="clip only")
     with pytest.raises(DynamicIDError, match="photo 2 of 2"):
         whole.encode(first, empty)
-    with pytest.warns(UserWarning, match="photo 1 of 1"):
+    with pytest.warns(UserWarning, match="No face was found in the photo: only the appearance"):
         assert whole.encode(empty, on_no_face="clip only").identity is None
 
 
