@@ -25,15 +25,6 @@ diffusers = pytest.importorskip("diffusers")
 host = pytest.importorskip("dynamicid_core.hosts.diffusers")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors: several threads cost more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def face(name: str, tokens: int = 4) -> Face:
     return Face(recipe.tensor(name, (1, tokens, 768)), recipe.tensor(f"{name}/null", (1, tokens, 768)), "test", name=name)
 
