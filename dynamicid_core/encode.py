@@ -184,8 +184,8 @@ def encode_photos(
     if detector is None and on_no_face != "clip only":
         raise Missing(
             "face detector",
-            "Without a face detector only the appearance can be taken from a photo, not the identity; "
-            "setting on_no_face to 'clip only' allows that.",
+            "Without a face detector only the appearance can be taken from a photo, not the identity, "
+            "and only where on_no_face is 'clip only'.",
         )
     found, chosen = choose_faces(photos, detector, order, index, progress)
     kept, message = faces.on_no_face(chosen, on_no_face) if detector else (list(range(len(photos))), "")
