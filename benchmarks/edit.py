@@ -79,8 +79,8 @@ def part_rows(table: Table, networks, landmarks, features, options, device) -> N
     calls = {
         "landmarks 1": lambda: motion.motion_features(networks.keypoint_encoder, landmarks[:1]),
         "landmarks": lambda: motion.motion_features(networks.keypoint_encoder, landmarks[:count]),
-        "IMR": lambda: motion.edit_tokens(networks.reconfigurator, tokens, *reconfiguring(features, EDITS)),
-        "IMR 1": lambda: motion.edit_tokens(networks.reconfigurator, tokens, *reconfiguring(features, 1)),
+        "IMR": lambda: networks.reconfigurator(tokens, *reconfiguring(features, EDITS)),
+        "IMR 1": lambda: networks.reconfigurator(tokens, *reconfiguring(features, 1)),
     }
     times = interleaved(calls, "landmarks 1", options.rounds, device)
     for name in ("landmarks", "IMR"):

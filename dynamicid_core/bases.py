@@ -103,8 +103,7 @@ class UNetLayout:
 
 def linear_layer(layer: nn.Module) -> nn.Linear:
     """The linear layer itself where PEFT has wrapped it."""
-    base = getattr(layer, "base_layer", layer)
-    return cast(nn.Linear, base)
+    return cast(nn.Linear, getattr(layer, "base_layer", layer))
 
 
 def _described(widths: tuple[int, ...], text_widths: tuple[int, ...]) -> str:

@@ -61,8 +61,7 @@ class Memory:
         if key not in self._values:
             with self._making():
                 self._values[key] = make()
-        value: T = self._values[key]
-        return value
+        return self._values[key]
 
 
 @dataclass(frozen=True, eq=False)

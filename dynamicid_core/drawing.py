@@ -1,34 +1,111 @@
-"""A cast and its gate maps as pictures for people: uint8 RGB [h, w, 3], legible at any size."""
+"""Faces, scores, casts and gate maps as pictures for people: uint8 RGB [h, w, 3], legible at any size."""
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
 
+from .captions import PLATE, Color, Font, caption_font, caption_height, draw_caption, person_color
+from .encode import EncodedFace
+from .faces import DetectedFace, quality
 from .regions import region_cells, region_weights, with_default_regions
+from .scoring import SAME_PERSON, PictureScore
 from .types import Cast, DynamicIDError, Person
 
-# Told apart by most kinds of colour blindness too (Okabe and Ito); further people get colours between these.
-COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178))
+PREVIEW_SIZE = 1024  # px of the longer side
+CHOSEN: Color = (64, 255, 96)
+OTHER: Color = (255, 208, 48)
+ALIKE: Color = (64, 224, 96)
+UNLIKE: Color = (255, 160, 48)
+WRONG: Color = (255, 80, 80)
+STRANGER: Color = (192, 192, 192)
+
 GROUND = (46, 48, 52)
-PLATE = (16, 16, 16)
 FILL = 0.45  # opacity of a region
 FREE = 0.12  # ... of the part that people without a region share
 # Black over blue and red to white: dark where nothing happens, even steps in lightness.
 HEAT = np.array([(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)], np.float32)
 
 
-def person_color(number: int) -> tuple[int, int, int]:
-    """RGB of person ``number`` (from 0)."""
-    if number < len(COLORS):
-        return COLORS[number]
-    hue = (number * 0.618034) % 1  # the golden section never repeats
-    return tuple(round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.6, 0.95))
+# --- Detected faces -----------------------------------------------------------------------------------------------
+
+
+def _line_width(image: np.ndarray) -> int:
+    height, width = image.shape[:2]
+    return max(2, round(min(int(height), int(width)) / 250))
+
+
+def _caption_box(picture: Image.Image, lines: Sequence[str], box: Sequence[float], color: Color) -> None:
+    """Lines under a face's box, or above it where there is no room."""
+    font = caption_font(*picture.size)
+    high = caption_height(len(lines), font)
+    draw_caption(picture, lines, box[0], box[3] if box[3] + high <= picture.height else box[1] - high, color, font)
+
+
+def _face_lines(image: np.ndarray, face: DetectedFace, number: int, chosen: bool) -> list[str]:
+    lines = [f"face {number}: chosen" if chosen else f"face {number}"]
+    if chosen and face.pose is not None:
+        lines.append("pitch {}  yaw {}  roll {}".format(*(round(angle) for angle in face.pose)))
+    hints = quality(image, face)
+    return lines + ([", ".join(hints)] if hints else [])
+
+
+def draw_faces(image: np.ndarray, faces: Sequence[DetectedFace], chosen: int | None = None) -> np.ndarray:
+    """A copy of the picture with every face boxed and numbered from 0, in the order of ``faces``.
+
+    The chosen face, by its number, is green with its landmarks, pose and quality hints, the others yellow with their
+    number and hints.
+    """
+    picture, line = Image.fromarray(image), _line_width(image)
+    draw = ImageDraw.Draw(picture)
+    order = sorted(range(len(faces)), key=lambda i: i == chosen)  # the chosen one last, on top
+    colors = [CHOSEN if i == chosen else OTHER for i in range(len(faces))]
+    for i in order:
+        x0, y0, x1, y1 = faces[i].box
+        draw.rectangle((x0 - line, y0 - line, x1 + line, y1 + line), outline=PLATE, width=line * 3)
+        draw.rectangle((x0, y0, x1, y1), outline=colors[i], width=line)
+        if i == chosen and (landmarks := faces[i].landmarks) is not None:
+            radius = max(1.0, faces[i].size / 150)
+            for x, y in landmarks:
+                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colors[i])
+    for i in order:  # over all boxes
+        _caption_box(picture, _face_lines(image, faces[i], i, i == chosen), faces[i].box, colors[i])
+    return np.asarray(picture)
+
+
+def draw_encoded(encoded: EncodedFace) -> list[np.ndarray]:
+    """Each photo of an encoded face with its faces numbered and the chosen one marked, at most ``PREVIEW_SIZE`` px long."""
+    pictures = []
+    for photo, found, chosen in zip(encoded.photos, encoded.found, encoded.chosen, strict=True):
+        number = next((i for i, face in enumerate(found) if face is chosen), None)
+        picture = Image.fromarray(draw_faces(photo, found, number))
+        picture.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
+        pictures.append(np.asarray(picture))
+    return pictures
+
+
+def draw_scores(image: np.ndarray, score: PictureScore) -> np.ndarray:
+    """A copy of the picture with every face boxed and named: green recognised, orange not, red duplicates, grey others."""
+    picture, line = Image.fromarray(image), _line_width(image)
+    labels: dict[int, tuple[str, Color]] = {i: ("bystander", STRANGER) for i in score.bystanders}
+    for person in score.people:
+        if person.face is not None:
+            color = ALIKE if person.similarity >= SAME_PERSON else UNLIKE
+            labels[person.face] = (f"{person.name}  {person.similarity:.2f}", color)
+        labels |= {face: (f"{person.name} again", WRONG) for face in person.duplicates}
+    for i, (text, color) in labels.items():
+        ImageDraw.Draw(picture).rectangle(score.faces[i].box, outline=color, width=line)
+        _caption_box(picture, [text], score.faces[i].box, color)
+    if missing := [person.name for person in score.people if person.face is None]:
+        draw_caption(picture, [f"missing: {', '.join(missing)}"], 0, 0, WRONG, caption_font(*picture.size))
+    return np.asarray(picture)
+
+
+# --- A cast -------------------------------------------------------------------------------------------------------
 
 
 def person_label(number: int, person: Person) -> str:
@@ -43,16 +120,6 @@ def _ground(width: int, height: int, image: np.ndarray | None) -> Image.Image:
     if image is None:
         return Image.new("RGB", (width, height), GROUND)
     return Image.fromarray(np.ascontiguousarray(image[..., :3])).resize((width, height), Image.Resampling.BICUBIC)
-
-
-def _font(width: int, height: int) -> ImageFont.ImageFont:
-    return ImageFont.load_default(max(10, round(min(width, height) * 0.035)))
-
-
-def _high(font) -> int:
-    """Height of a caption's plate, the same for all texts."""
-    ascent, descent = font.getmetrics()
-    return ascent + descent + 4
 
 
 def _border(cells: np.ndarray, line: int) -> Image.Image:
@@ -72,23 +139,11 @@ def _bounds(cells: np.ndarray) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _paint(picture: Image.Image, cells: np.ndarray, color: tuple[int, int, int], opacity: float) -> None:
+def _paint(picture: Image.Image, cells: np.ndarray, color: Color, opacity: float) -> None:
     picture.paste(Image.new("RGB", picture.size, color), mask=Image.fromarray((cells * opacity * 255).astype(np.uint8)))
 
 
-def _caption(picture: Image.Image, text: str, x: int, y: int, color: tuple[int, int, int], font) -> int:
-    """One line on a dark plate, moved to lie in the picture; returns the plate's upper end."""
-    draw = ImageDraw.Draw(picture)
-    while len(text) > 2 and draw.textlength(text, font=font) > picture.width - 4:
-        text = text[:-3] + ".."
-    wide, high = int(draw.textlength(text, font=font)) + 6, _high(font)
-    x, y = max(min(x, picture.width - wide), 0), max(min(y, picture.height - high), 0)
-    draw.rectangle((x, y, x + wide - 1, y + high - 1), fill=PLATE)
-    draw.text((x + 3, y + 2), text, font=font, fill=color)
-    return y
-
-
-def _label(picture: Image.Image, number: int, person: Person, bounds: tuple[int, int, int, int], font) -> None:
+def _label(picture: Image.Image, number: int, person: Person, bounds: tuple[int, int, int, int], font: Font) -> None:
     """The face's thumbnail and the person's label in the upper left of ``bounds``."""
     x0, y0, x1, y1 = bounds
     color, gap = person_color(number), max(2, min(picture.size) // 100)
@@ -100,7 +155,17 @@ def _label(picture: Image.Image, number: int, person: Person, bounds: tuple[int,
         picture.paste(face, (x, y))
         ImageDraw.Draw(picture).rectangle((x, y, x + side - 1, y + side - 1), outline=color)
         y += side + gap
-    _caption(picture, person_label(number, person), x, y, color, font)
+    draw_caption(picture, [person_label(number, person)], x, y, color, font)
+
+
+def _list_unplaced(picture: Image.Image, cast: Cast, font: Font) -> None:
+    """People without a region, one above the other at the bottom."""
+    top = picture.height
+    for number, person in reversed(list(enumerate(cast.people))):
+        if person.region is None:
+            where = "whole picture" if len(cast.people) == 1 else "where nobody else is"
+            text = f"{person_label(number, person)}: {where}"
+            top = draw_caption(picture, [text], 2, top - caption_height(1, font), person_color(number), font)
 
 
 def draw_cast(cast: Cast, width: int, height: int, image: np.ndarray | None = None, frame: int = 0) -> np.ndarray:
@@ -113,17 +178,17 @@ def draw_cast(cast: Cast, width: int, height: int, image: np.ndarray | None = No
     Raises DynamicIDError for an empty cast.
     """
     cast = with_default_regions(cast)
-    picture, font = _ground(width, height, image), _font(width, height)
+    picture, font = _ground(width, height, image), caption_font(width, height)
     line = max(1, round(min(width, height) / 256))
     weights = region_weights(cast, height, width)
-    everywhere = weights.visible[frame % len(weights.visible)].unflatten(-1, (height, width)).numpy()
+    everywhere = weights.visible[frame % len(weights.visible)].reshape(-1, height, width).numpy()
     placed = []
     for number, person in enumerate(cast.people):
         if person.region is None:
             _paint(picture, everywhere[number], person_color(number), FREE)
             continue
-        cells = region_cells(person.region, height, width)
-        cells = cells[frame % len(cells)].numpy()
+        frames = region_cells(person.region, height, width)
+        cells = frames[frame % len(frames)].numpy()
         _paint(picture, cells, person_color(number), FILL)
         if cells.max() > 0:
             placed.append((number, person, cells))
@@ -132,21 +197,20 @@ def draw_cast(cast: Cast, width: int, height: int, image: np.ndarray | None = No
         picture.paste(rim, mask=_border(cells, line))
     for number, person, cells in placed:
         _label(picture, number, person, _bounds(cells), font)
-    top = height
-    for number, person in reversed(list(enumerate(cast.people))):
-        if person.region is None:
-            where = "whole picture" if len(cast.people) == 1 else "where nobody else is"
-            text = f"{person_label(number, person)}: {where}"
-            top = _caption(picture, text, 2, top - _high(font), person_color(number), font)
+    _list_unplaced(picture, cast, font)
     return np.asarray(picture)
 
 
+# --- Gate maps ----------------------------------------------------------------------------------------------------
+
+
 def heat_colors(values: Tensor) -> np.ndarray:
-    """Values in 0..1, [..] -> uint8 RGB [.., 3]"""
+    """Values in 0..1, [..] -> uint8 RGB [.., 3], dark to light."""
     place = values.clamp(0, 1).float().cpu().numpy() * (len(HEAT) - 1)
     low = np.minimum(place.astype(int), len(HEAT) - 2)
     part = (place - low)[..., None]
-    return (HEAT[low] * (1 - part) + HEAT[low + 1] * part + 0.5).astype(np.uint8)
+    colors: np.ndarray = HEAT[low] * (1 - part) + HEAT[low + 1] * part
+    return (colors + 0.5).astype(np.uint8)
 
 
 def draw_gate_maps(maps: Tensor, names: Sequence[str] = (), image: np.ndarray | None = None) -> np.ndarray:
@@ -161,7 +225,7 @@ def draw_gate_maps(maps: Tensor, names: Sequence[str] = (), image: np.ndarray | 
     names = list(names) or ["" for _ in range(people)]
     largest = float(maps.max())
     scaled = maps / largest if largest > 0 else maps
-    font = _font(width, height)
+    font = caption_font(width, height)
     drawn = []
     for number, values in enumerate(scaled):
         picture = Image.fromarray(heat_colors(values))
@@ -169,12 +233,12 @@ def draw_gate_maps(maps: Tensor, names: Sequence[str] = (), image: np.ndarray | 
             picture = Image.blend(_ground(width, height, image), picture, 0.7)
         label = f"{number + 1} {names[number]}".rstrip() if number < people else "gate"
         color = person_color(number) if number < people else (255, 255, 255)
-        _caption(picture, f"{label}: up to {float(maps[number].max()):.2f}", 2, 2, color, font)
+        draw_caption(picture, [f"{label}: up to {float(maps[number].max()):.2f}"], 2, 2, color, font)
         drawn.append(np.asarray(picture))
     return np.stack(drawn)
 
 
-def side_by_side(pictures: Sequence[np.ndarray], columns: int = 4) -> np.ndarray:
+def side_by_side(pictures: Sequence[np.ndarray] | np.ndarray, columns: int = 4) -> np.ndarray:
     """Pictures of one size in rows of at most ``columns``: uint8 RGB [h, w, 3]"""
     height, width = pictures[0].shape[:2]
     columns = min(columns, len(pictures))

@@ -1,4 +1,4 @@
-"""Photos of one person -> a face (method, section 1). Detector, CLIP and encoder are injected by the host.
+"""Photos of one person -> a face (docs/method.md, section 1). Detector, CLIP and encoder are injected by the host.
 
 Each host calls :func:`encode_photos` with its own way of running networks; what is detected, cropped, averaged and said
 about photos without a face is the same everywhere.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -15,30 +17,42 @@ from PIL import Image
 from torch import Tensor
 
 from . import faces
-from .faces import (
-    CLIP_SIZE,
-    DetectedFace,
-    FaceDetector,
-    clip_crop,
-    clip_pixels,
-    crop_square,
-    landmark_fractions,
-    order_faces,
-    pick_face,
-)
-from .motion import read_expression
-from .tokens import average_faces
-from .types import DynamicIDError, Face
+from .blending import average_faces
+from .faces import DetectedFace, FaceDetector, order_faces, pick_face
+from .landmarks import landmark_fractions, read_expression
+from .networks.face_encoder import FaceEncoderSizes
+from .pictures import CLIP_SIZE, clip_crop, clip_pixels, crop_square
+from .types import DynamicIDError, Face, Missing
 
 THUMBNAIL_SIZE = 192  # px
 THUMBNAIL_FACTOR = 1.7  # of the face box: the head
-PREVIEW_SIZE = 1024  # px
 CLIP_BATCH = 32  # photos at a time; more would only take more memory, where video frames are encoded
 NULL_PIXELS = torch.zeros(1, 3, CLIP_SIZE, CLIP_SIZE)  # zero after normalisation: CLIP's mean colour
 
-Progress = Callable[[Sequence[np.ndarray]], Iterable[np.ndarray]]
-ClipTokens = Callable[[Tensor], Tensor]
-Encoder = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Place = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of a photo, ends excluded
+Progress = Callable[[Sequence[np.ndarray]], Iterable[np.ndarray]]  # goes through the photos, as tqdm does
+
+
+class ClipVision(Protocol):
+    """CLIP's vision model, as a host runs it."""
+
+    @property
+    def model(self) -> object:
+        """What is run: an object that lives as long as the network is the same. Null tokens are remembered by it."""
+        ...
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels [K, 3, 224, 224] -> hidden states before the last layer [K, 257, 1280]."""
+        ...
+
+
+@dataclass(frozen=True)
+class TokenEncoder:
+    """The face encoder, as a host or a training step runs it."""
+
+    run: Callable[[Tensor, Tensor], Tensor]  # identities [K, 512], CLIP tokens [K, 257, 1280] -> [K, T, 768]
+    sizes: FaceEncoderSizes
+    hash: str  # sha256 of its weights, which faces carry
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +65,44 @@ class EncodedFace:
     message: str  # what the user should know, e.g. which photos show no face; "" if there is nothing to say
     photos: Sequence[np.ndarray] = ()  # uint8 RGB [h, w, 3] each
 
-    def previews(self) -> list[np.ndarray]:
-        """Each photo with its faces numbered and the chosen one marked, uint8 RGB, at most ``PREVIEW_SIZE`` px long."""
-        pictures = []
-        for photo, faces_found, chosen in zip(self.photos, self.found, self.chosen, strict=True):
-            number = next((i for i, face in enumerate(faces_found) if face is chosen), None)
-            picture = Image.fromarray(faces.draw_faces(photo, faces_found, number))
-            picture.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
-            pictures.append(np.asarray(picture))
-        return pictures
+
+# --- Tokens -------------------------------------------------------------------------------------------------------
+
+_null_tokens: WeakKeyDictionary[Any, Tensor] = WeakKeyDictionary()
+
+
+def null_clip_tokens(clip: ClipVision) -> Tensor:
+    """CLIP tokens [1, 257, 1280] of :data:`NULL_PIXELS`: the same for all photos, so found only once for each model."""
+    if clip.model not in _null_tokens:
+        _null_tokens[clip.model] = clip.tokens(NULL_PIXELS)
+    return _null_tokens[clip.model]
+
+
+def check_clip_width(sizes: FaceEncoderSizes, clip_tokens: Tensor) -> None:
+    """Raise DynamicIDError when CLIP tokens [.., L, width] come from another CLIP model than the encoder's."""
+    if clip_tokens.shape[-1] != sizes.clip:
+        raise DynamicIDError(
+            f"This CLIP vision model gives tokens of width {clip_tokens.shape[-1]}, but the face encoder needs "
+            f"{sizes.clip}. Load CLIP-ViT-H-14-laion2B-s32B-b79K (the file that IP-Adapter uses)."
+        )
+
+
+def encode_tokens(
+    encoder: TokenEncoder, identities: Tensor, clip_tokens: Tensor, null_clip_tokens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Face tokens [K, T, 768] of K photos and the null tokens [1, T, 768], in one pass of the encoder.
+
+    ``identities`` [K, 512] (zeros where no face was found), ``clip_tokens`` [K, 257, 1280]: hidden states before CLIP's
+    last layer; ``null_clip_tokens`` [1, 257, 1280]: the same of a picture that is zero after normalisation.
+    Raises DynamicIDError for tokens of another CLIP model.
+    """
+    check_clip_width(encoder.sizes, clip_tokens)
+    identities = torch.cat((identities, torch.zeros_like(identities[:1])))
+    tokens = encoder.run(identities, torch.cat((clip_tokens, null_clip_tokens)))
+    return tokens[:-1], tokens[-1:]
+
+
+# --- Photos -------------------------------------------------------------------------------------------------------
 
 
 def choose_faces(
@@ -71,21 +114,22 @@ def choose_faces(
 ) -> tuple[list[list[DetectedFace]], list[DetectedFace | None]]:
     """All faces of each photo (uint8 RGB [h, w, 3]) in ``order``, and the one numbered ``index``, None if there is none.
 
-    Raises DynamicIDError, with the photo's number, if a photo shows faces but not so many.
+    Raises DynamicIDError if a photo shows faces but not so many, with the photo's number if there are several.
     """
-    found, chosen = [], []
+    found: list[list[DetectedFace]] = []
+    chosen: list[DetectedFace | None] = []
     for number, photo in enumerate(progress(photos), 1):
-        size = photo.shape[:2]
-        found.append(order_faces(detector.detect(photo) if detector else [], order, size))
+        height, width = photo.shape[:2]
+        found.append(order_faces(detector.detect(photo) if detector else [], order, (height, width)))
         try:
-            chosen.append(pick_face(found[-1], order, index, size) if found[-1] else None)
+            chosen.append(pick_face(found[-1], order, index, (height, width)) if found[-1] else None)
         except DynamicIDError as error:
-            raise DynamicIDError(f"Photo {number}: {error}") from None
+            raise DynamicIDError(f"Photo {number}: {error}" if len(photos) > 1 else str(error)) from None
     return found, chosen
 
 
-def _part(photo: np.ndarray, face: DetectedFace | None, factor: float) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """The part of a photo that is encoded, and its place (x0, y0, x1, y1) there."""
+def _part(photo: np.ndarray, face: DetectedFace | None, factor: float) -> tuple[np.ndarray, Place]:
+    """The part of a photo that is encoded, and its place there."""
     if factor > 0 and face is not None:
         return crop_square(photo, face.box, factor)
     return photo, (0, 0, photo.shape[1], photo.shape[0])
@@ -99,9 +143,9 @@ def _thumbnail(photo: np.ndarray, face: DetectedFace | None) -> Tensor:
     return torch.from_numpy(np.asarray(small).copy()).float() / 255
 
 
-def _details(photo: np.ndarray, face: DetectedFace | None, place: tuple[int, int, int, int]) -> dict:
+def _details(photo: np.ndarray, face: DetectedFace | None, place: Place) -> dict[str, Any]:
     """What a face keeps of its photo besides tokens."""
-    details = {"thumbnail": _thumbnail(photo, face)}
+    details: dict[str, Any] = {"thumbnail": _thumbnail(photo, face)}
     if face is None:
         return details
     if face.identity is not None:
@@ -117,9 +161,8 @@ def _details(photo: np.ndarray, face: DetectedFace | None, place: tuple[int, int
 def encode_photos(
     photos: Sequence[np.ndarray],
     detector: FaceDetector | None,
-    clip_tokens: ClipTokens,
-    encoder: Encoder,
-    encoder_hash: str,
+    clip: ClipVision,
+    encoder: TokenEncoder,
     *,
     order: str = "large-small",
     index: int = 0,
@@ -127,40 +170,31 @@ def encode_photos(
     on_no_face: str = "error",
     name: str = "",
     progress: Progress = iter,
-    null_clip_tokens: Callable[[], Tensor] | None = None,
 ) -> EncodedFace:
     """Several photos of one person -> one face, the mean of their tokens.
 
-    ``photos``: uint8 RGB [h, w, 3] each, as :func:`faces.to_rgb` makes them. ``detector``: None means that no face is
-    looked for, which only ``on_no_face="clip only"`` allows. ``clip_tokens``: pixels [K, 3, 224, 224] -> hidden states
-    before CLIP's last layer [K, 257, 1280]. ``null_clip_tokens``: gives those of :data:`NULL_PIXELS`, [1, 257, 1280], where
-    the host remembers them; None has them computed along with the photos'.
-    ``encoder``: identities [K, 512], CLIP tokens [K, 257, 1280], null CLIP tokens [1, 257, 1280] -> face tokens
-    [K, T, 768] and null tokens [1, T, 768] (:func:`tokens.encode_tokens` with the face encoder). ``crop_factor``: 0 encodes
-    the whole photo, as published, else a square of so many face sizes around the face. ``on_no_face``: one of
-    :data:`faces.ON_NO_FACE`. ``progress``: goes through the photos, as ``tqdm`` does, while faces are looked for.
-    Raises DynamicIDError for photos that cannot be used, with their numbers.
+    ``photos``: uint8 RGB [h, w, 3] each, as :func:`pictures.to_rgb` makes them. ``detector``: None means that no face is
+    looked for, which only ``on_no_face="clip only"`` allows. ``order``, ``index``: which face of a photo that shows several.
+    ``crop_factor``: 0 encodes the whole photo, as published, else a square of so many face sizes around the face.
+    ``on_no_face``: one of :data:`faces.ON_NO_FACE`. ``progress``: goes through the photos while faces are looked for.
+    Raises DynamicIDError for photos that cannot be used, and :class:`types.Missing` for a detector that is needed.
     """
     if not len(photos):
         raise DynamicIDError("There is no photo to encode. Give at least one.")
     if detector is None and on_no_face != "clip only":
-        raise DynamicIDError(
-            "Without a face detector only the appearance can be taken from a photo, not the identity. "
-            "Connect Load Face Analysis (or give a detector), or set on_no_face to 'clip only'."
+        raise Missing(
+            "face detector",
+            "Without a face detector only the appearance can be taken from a photo, not the identity, "
+            "and only where on_no_face is 'clip only'.",
         )
     found, chosen = choose_faces(photos, detector, order, index, progress)
     kept, message = faces.on_no_face(chosen, on_no_face) if detector else (list(range(len(photos))), "")
     parts = [_part(photos[i], chosen[i], crop_factor) for i in kept]
     pixels = torch.cat([clip_pixels(part) for part, _ in parts])
-    if null_clip_tokens is None:
-        pixels = torch.cat((pixels, NULL_PIXELS))
-    seen = torch.cat([clip_tokens(some) for some in pixels.split(CLIP_BATCH)])
-    seen, null = seen.split((len(parts), 1)) if null_clip_tokens is None else (seen, null_clip_tokens())
+    seen = torch.cat([clip.tokens(some) for some in torch.split(pixels, CLIP_BATCH)])
     details = [_details(photos[i], chosen[i], place) for i, (_, place) in zip(kept, parts, strict=True)]
-    identities = torch.stack([known.get("identity", torch.zeros(512)) for known in details])
-    tokens, uncond = encoder(identities, seen, null)
-    people = [
-        Face(row[None], uncond, encoder_hash, name=name, **known) for row, known in zip(tokens, details, strict=True)
-    ]
+    unknown = torch.zeros(encoder.sizes.identity)
+    identities = torch.stack([known.get("identity", unknown) for known in details])
+    tokens, uncond = encode_tokens(encoder, identities, seen, null_clip_tokens(clip))
+    people = [Face(row[None], uncond, encoder.hash, name=name, **known) for row, known in zip(tokens, details, strict=True)]
     return EncodedFace(average_faces(people) if len(people) > 1 else people[0], found, chosen, message, photos)
-

@@ -1,28 +1,26 @@
-"""Path -> tensors, safely: published pickles, safetensors, and face files (interface.md, *Files*).
+"""Path -> tensors, safely: published pickles and safetensors (docs/nodes.md, file formats); writing; downloading.
 
 Pickles are read with weights only and never execute code. A file is known by its tensors, not by its name.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import re
 import textwrap
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .types import DynamicIDError, Face
+from .types import DynamicIDError
 
 HUB_REPOSITORY = "meteorite2023/DynamicID"
 HUB_FILES = ("SAA.bin", "IMR.bin", "key_point_encoder.bin")
-FACE_FORMAT, FACE_VERSION = "dynamicid-face", "1"
-FACE_TENSORS = ("tokens", "uncond_tokens", "identity", "landmarks", "pose")
 CHECKPOINT_SUFFIXES = (".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt")
 
 # How a tensor's name begins in a file without prefixes -> the prefix that our safetensors files give its tensors.
@@ -123,7 +121,7 @@ def _unreadable(path: Path, error: Exception, safetensors: bool) -> DynamicIDErr
     return DynamicIDError(f"{path} could not be read: {_damage(path, safetensors)}.")
 
 
-def _flatten(value, prefix: str = "") -> dict[str, Tensor]:
+def _flatten(value: Any, prefix: str = "") -> dict[str, Tensor]:
     if isinstance(value, Tensor):
         return {prefix[:-1]: value.detach()}
     if not isinstance(value, Mapping):
@@ -131,32 +129,42 @@ def _flatten(value, prefix: str = "") -> dict[str, Tensor]:
     return {k: v for name, item in value.items() for k, v in _flatten(item, f"{prefix}{name}.").items()}
 
 
-def read_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
+def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """All tensors of a file, on the CPU, in their own dtypes; nested dictionaries become dotted names.
 
     Large files are memory-mapped where their format allows. Raises DynamicIDError naming the file and what is
     wrong with it; pickles that would execute code are refused.
     """
     path = Path(path)
+    if _is_safetensors(path):
+        return read_safetensors(path)[0]
     _check_is_file(path)
-    safetensors = _is_safetensors(path)
     try:
-        if safetensors:
-            from safetensors.torch import load_file
-
-            return load_file(path)
         return _flatten(_read_pickle(path))
     except Exception as error:
-        raise _unreadable(path, error, safetensors) from error
+        raise _unreadable(path, error, safetensors=False) from error
 
 
-def _read_pickle(path: Path):
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file, whatever it is called. Errors as in :func:`read_tensors`."""
+    from safetensors import safe_open
+
+    path = Path(path)
+    _check_is_file(path)
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except Exception as error:
+        raise _unreadable(path, error, safetensors=True) from error
+
+
+def _read_pickle(path: Path) -> Any:
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
     return torch.load(str(path), map_location="cpu", weights_only=True, mmap=is_zip or None)
 
 
-def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Tensors of a DynamicID file under the names of our safetensors layout, whichever format it has.
 
     That is ``proj_module.*`` and ``SAA_module.*``, or ``IMR.*`` and ``key_point_encoder.*``.
@@ -168,7 +176,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Tensor]:
     return tensors
 
 
-def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
     """Write tensors so that a file of that name is either the old one or whole. Raises DynamicIDError if it cannot."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -189,7 +197,7 @@ def write_safetensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], me
     return path
 
 
-def keypoint_file(path: str | os.PathLike) -> Path:
+def keypoint_file(path: str | os.PathLike[str]) -> Path:
     """Where the key point encoder of a published IMR file lies: beside it.
 
     Its name is that of the IMR file with ``IMR`` replaced by ``key_point_encoder``, or else the published name.
@@ -199,7 +207,7 @@ def keypoint_file(path: str | os.PathLike) -> Path:
     return beside if beside != path and beside.is_file() else path.with_name(HUB_FILES[2])
 
 
-def motion_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
+def motion_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Tensors of the IMR and the key point encoder; published, they are two files side by side."""
     tensors = read_checkpoint(path)
     has_imr, has_keypoints = (any(n.startswith(p) for n in tensors) for p in ("IMR.", "key_point_encoder."))
@@ -213,7 +221,7 @@ def motion_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
 
 
 def download(
-    folder: str | os.PathLike, files: tuple[str, ...] = HUB_FILES, repository: str = HUB_REPOSITORY
+    folder: str | os.PathLike[str], files: tuple[str, ...] = HUB_FILES, repository: str = HUB_REPOSITORY
 ) -> list[Path]:
     """Fetch the published weights (Apache-2.0) from the Hugging Face hub into ``folder``, with its progress bar.
 
@@ -223,79 +231,10 @@ def download(
 
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        return [Path(hf_hub_download(repository, name, local_dir=folder)) for name in files]
+        return [Path(hf_hub_download(repository, name, local_dir=Path(folder))) for name in files]
     except Exception as error:  # the hub's own errors, those of the HTTP library beneath it, and of the disk
         reason = textwrap.shorten(str(error.__cause__ or error), 200)
         raise DynamicIDError(
             f"The weights could not be fetched ({reason}). Download {', '.join(files)} in a browser from the "
             f"Hugging Face repository {repository} and put them into {folder}."
         ) from error
-
-
-def save_face(path: str | os.PathLike, face: Face) -> Path:
-    """Write a face file. It holds numbers only, no photo; yet they identify a person: treat it like a photo."""
-    tensors = {name: value.float() for name in FACE_TENSORS if (value := getattr(face, name)) is not None}
-    metadata = {"format": FACE_FORMAT, "version": FACE_VERSION, "encoder": face.encoder}
-    if len(face.mix) > 1:
-        metadata["mix"] = json.dumps(face.mix)
-    if face.expression:
-        metadata["expression"] = face.expression
-    return write_safetensors(path, tensors, metadata)
-
-
-def _read_face(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a face file, checked as far as the format and its version go."""
-    from safetensors import safe_open
-
-    _check_is_file(path)
-    expected = "a face file, as Save Face writes it"
-    try:
-        with safe_open(path, "pt") as file:
-            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
-    except Exception as error:
-        raise DynamicIDError(f"{_unreadable(path, error, True)} Expected {expected}.") from error
-    if metadata.get("format") != FACE_FORMAT:
-        raise DynamicIDError(f"{path} is {describe(tensors)}; expected {expected}.")
-    if metadata.get("version") != FACE_VERSION:
-        raise DynamicIDError(
-            f"{path} is a face file of version {metadata.get('version')}, but this DynamicID reads version "
-            f"{FACE_VERSION}. Update DynamicID, or encode the photo again."
-        )
-    return metadata, tensors
-
-
-def load_face(path: str | os.PathLike, encoder: str | None = None, warn: Callable[[str], None] | None = None) -> Face:
-    """Read a face file.
-
-    With ``encoder`` (the sha256 of the loaded encoder), a file of another one is loaded with a warning that names both.
-    Raises DynamicIDError for anything that is no face file.
-    """
-    path = Path(path)
-    metadata, tensors = _read_face(path)
-    made_by = metadata.get("encoder", "")
-    try:
-        face = Face(
-            encoder=made_by,
-            mix=tuple(map(float, json.loads(metadata.get("mix", "[1.0]")))),
-            expression=metadata.get("expression"),
-            name=path.stem,
-            # Copies: a face must not hold on to its file, which Save Face may replace.
-            **{name: tensors[name].to(torch.float32, copy=True) for name in FACE_TENSORS if name in tensors},
-        )
-    except DynamicIDError as error:
-        raise DynamicIDError(f"{path} is a damaged face file. {error}") from error
-    except (TypeError, ValueError, ZeroDivisionError) as error:  # no tokens, or a mix that is no list of numbers
-        raise DynamicIDError(f"{path} is a damaged face file ({error}); encode the photo again.") from error
-    if encoder and warn and (message := encoder_mismatch(made_by, encoder, str(path))):
-        warn(message)
-    return face
-
-
-def encoder_mismatch(made_by: str, encoder: str, what: str) -> str | None:
-    """A warning when a face was made by another encoder than the one in use, else None."""
-    if made_by == encoder:
-        return None
-    return (
-        f"{what} was made by the face encoder {made_by[:12] or 'unknown'}, but the loaded one is {encoder[:12]}; "
-        "the likeness may suffer. Encode the photo again with the loaded DynamicID file."
-    )

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw
 
-from .faces import DetectedFace, FaceDetector, draw_caption, order_faces
-from .types import Cast, DynamicIDError
+from .faces import DetectedFace, FaceDetector, order_faces
+from .types import Cast, DynamicIDError, Missing
 
 SAME_PERSON = 0.35  # cosine of two ArcFace embeddings above which they count as one person; strangers lie around 0
 
@@ -69,25 +67,24 @@ def person_names(cast: Cast) -> list[str]:
 def score_picture(cast: Cast, faces: Sequence[DetectedFace], size: tuple[int, int]) -> PictureScore:
     """Match the people of a cast with the faces found in a picture of ``size`` (height, width).
 
-    Raises DynamicIDError for an empty cast and for people without an identity to compare with.
+    Raises DynamicIDError for an empty cast, and :class:`types.Missing` for people without an identity to compare with.
     """
     if not cast.people:
         raise DynamicIDError("The cast is empty. Place at least one face.")
     names = person_names(cast)
-    unknown = [name for name, person in zip(names, cast.people, strict=True) if person.face.identity is None]
-    if unknown:
-        raise DynamicIDError(
-            f"No identity is known of {', '.join(unknown)}: the face was encoded without a face detector. "
-            "Encode the photo again with Load Face Analysis connected."
-        )
+    known = [person.face.identity for person in cast.people]
+    if unknown := [name for name, identity in zip(names, known, strict=True) if identity is None]:
+        raise Missing("detected face", f"No identity is known of {', '.join(unknown)}.")
     faces = order_faces([face for face in faces if face.identity is not None], "left-right", size)
-    people = torch.stack([person.face.identity for person in cast.people]).numpy()  # [P, 512]
-    found = np.stack([face.identity for face in faces]) if faces else np.zeros((0, people.shape[1]), np.float32)
+    people = np.stack([identity.numpy() for identity in known if identity is not None])  # [P, 512]
+    rows = [face.identity for face in faces if face.identity is not None]
+    found = np.stack(rows) if rows else np.zeros((0, people.shape[1]), np.float32)
     similarity = people @ found.T  # [P, faces]
     return PictureScore(tuple(faces), _match(names, similarity))
 
 
 def _match(names: Sequence[str], similarity: np.ndarray) -> tuple[PersonScore, ...]:
+    """One score for each person; ``similarity`` [P, faces]. Each face goes to one person at most."""
     from scipy.optimize import linear_sum_assignment
 
     person_of = dict(zip(*(index.tolist() for index in reversed(linear_sum_assignment(-similarity))), strict=True))
@@ -109,23 +106,3 @@ def _match(names: Sequence[str], similarity: np.ndarray) -> tuple[PersonScore, .
 def score_image(cast: Cast, image: np.ndarray, detector: FaceDetector) -> PictureScore:
     """Find and score the faces of a picture, uint8 RGB [h, w, 3]."""
     return score_picture(cast, detector.detect(image), image.shape[:2])
-
-
-def draw_scores(image: np.ndarray, score: PictureScore) -> np.ndarray:
-    """A copy of the picture with every face boxed and named: green recognised, orange not, red duplicates, grey others."""
-    picture = Image.fromarray(image)
-    draw = ImageDraw.Draw(picture)
-    labels: dict[int, tuple[str, str]] = {i: ("bystander", "#c0c0c0") for i in score.bystanders}
-    for person in score.people:
-        if person.face is not None:
-            color = "#40e060" if person.similarity >= SAME_PERSON else "#ffa030"
-            labels[person.face] = (f"{person.name}  {person.similarity:.2f}", color)
-        labels |= {face: (f"{person.name} again", "#ff5050") for face in person.duplicates}
-    line = max(2, round(min(image.shape[:2]) / 250))
-    for i, (text, color) in labels.items():
-        draw.rectangle(tuple(score.faces[i].box), outline=color, width=line)
-        draw_caption(draw, [text], score.faces[i].box, color, image.shape[:2])
-    missing = [person.name for person in score.people if person.face is None]
-    if missing:
-        draw_caption(draw, [f"missing: {', '.join(missing)}"], (0, 0, 0, 0), "#ff5050", image.shape[:2])
-    return np.asarray(picture)

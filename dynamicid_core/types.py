@@ -2,29 +2,67 @@
 
 Shape legend, used in every module:
 
-====  ===================================================================
+=====  =================================================================================================
 ``B``  rows of a batch (conditional and unconditional rows mixed)
 ``H``  attention heads
-``N``  queries: the cells of one layer's latent grid, ``h * w`` row by row
+``N``  queries: the cells of one attention's latent grid, ``h * w`` row by row
 ``S``  text tokens
 ``P``  people
 ``T``  face tokens of one person (4 as published)
-``C``  width of a layer; ``D = C / H`` is the width of a head
+``M``  face tokens of all people one after another, padded (attention.padded)
+``C``  width of an attention; ``D = C / H`` is the width of a head
 ``F``  frames: pictures of a batch that have regions of their own
-====  ===================================================================
+``K``  what goes through a network at once: photos to encode, motions or texts of one person
+``R``  roles of a row, 2: it sees null tokens, or face tokens
+``L``  tokens that an attention reads (257 of CLIP's for a photo)
+=====  =================================================================================================
+
+Small letters are sizes that only one place needs: ``h``, ``w`` of a picture or grid (boxes and sizes name y before x,
+points and what comes from a detector x before y), ``s`` the side of a square, ``n`` and ``k`` plain numbers of things.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+# What a front end (nodes, library, command line) supplies, and each knows how.
+Part = Literal["face detector", "detected face", "IMR weights", "CLIP vision"]
+
 
 class DynamicIDError(ValueError):
     """A mistake that the user can mend. Its text says what was found and what to do."""
+
+
+class Missing(DynamicIDError):
+    """A part that was not supplied. The text says what lacks for what; how to supply it, each front end adds as a hint."""
+
+    def __init__(self, part: Part, text: str) -> None:
+        super().__init__(text)
+        self.part: Part = part
+        self.hint = ""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} {self.hint}".rstrip()
+
+
+@contextlib.contextmanager
+def hinting(hints: Mapping[Part, str]) -> Iterator[None]:
+    """While this lasts, whatever is :class:`Missing` gets the hint for its part; the outermost front end's is shown.
+
+    As every context manager of ``contextlib``, it also serves as a decorator.
+    """
+    try:
+        yield
+    except Missing as error:
+        error.hint = hints[error.part]
+        raise
 
 
 def _finite(value: float, name: str, low: float, high: float) -> None:
@@ -34,20 +72,22 @@ def _finite(value: float, name: str, low: float, high: float) -> None:
 
 @dataclass(frozen=True)
 class Face:
-    """One encoded person (interface.md: *Face*).
+    """One encoded person.
 
+    Its tensors are float32 and on the CPU, as encoding and loading give them: what is done with a face costs little there,
+    and hosts take to their devices what sampling needs. The core itself moves nothing.
     A face that was blended in attention holds the tokens of several people one after another;
-    ``mix`` then gives one factor for each group, applied to its attention scores (method, section 3).
+    ``mix`` then gives one factor for each group, applied to its attention scores (docs/method.md, section 3).
     """
 
-    tokens: Tensor  # [1, T * groups, 768], float32, on the CPU
+    tokens: Tensor  # [1, T * groups, 768]
     uncond_tokens: Tensor  # same shape: what unconditional rows see
     encoder: str  # sha256 of the projection weights that made the tokens
     identity: Tensor | None = None  # [512], ArcFace, length 1; None when no face was found
     landmarks: Tensor | None = None  # [106, 2], (x, y) as fractions of the encoded photo or crop
     pose: Tensor | None = None  # [3]: pitch, yaw, roll in degrees
     mix: tuple[float, ...] = (1.0,)  # one factor per group of tokens
-    expression: str | None = None  # one of motion.EXPRESSIONS, read off the photo
+    expression: str | None = None  # one of landmarks.EXPRESSIONS, read off the photo
     thumbnail: Tensor | None = None  # [h, w, 3] in 0..1, RGB; for previews only, never saved
     name: str = ""  # shown in previews and messages
 
@@ -72,7 +112,10 @@ class Face:
 
 @dataclass(frozen=True)
 class Region:
-    """Where one person may appear: a box or a soft mask, exactly one of the two."""
+    """Where one person may appear: a box or a soft mask, exactly one of the two.
+
+    A mask is kept as it is given, in any float type; front ends give it on the CPU, where regions are computed and drawn.
+    """
 
     box: tuple[float, float, float, float] | None = None  # y0, x0, y1, x1 as fractions of the picture
     mask: Tensor | None = None  # [F, h, w] in 0..1, any resolution; one frame serves a whole batch
@@ -87,14 +130,15 @@ class Region:
                     f"Box (y0, x0, y1, x1) = {self.box} does not lie inside the picture; "
                     "its values are fractions from 0 to 1, and each end must come after its start."
                 )
-        else:
-            mask = self.mask
+        elif (mask := self.mask) is not None:
             if mask.ndim != 3 or 0 in mask.shape:
                 raise DynamicIDError(f"A mask has shape {tuple(mask.shape)}; expected [frames, height, width].")
             if not torch.isfinite(mask).all() or mask.min() < 0 or mask.max() > 1:
                 raise DynamicIDError("A mask holds values outside 0..1.")
             if mask.max() == 0:
-                raise DynamicIDError("The mask is empty (all zero), so the person could appear nowhere. Paint a region, or disconnect it.")
+                raise DynamicIDError(
+                    "The mask is empty (all zero), so the person could appear nowhere. Paint a region, or leave the mask out."
+                )
 
 
 @dataclass(frozen=True)
@@ -111,7 +155,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Cast:
-    """An ordered list of people in one picture (interface.md: *Cast*)."""
+    """An ordered list of people in one picture."""
 
     people: tuple[Person, ...] = ()
 
@@ -122,7 +166,7 @@ class Cast:
 
 @dataclass(frozen=True)
 class SAAOptions:
-    """How a cast acts while sampling; defaults are the published ones (method, section 3)."""
+    """How a cast acts while sampling; defaults are the published ones (docs/method.md, section 3)."""
 
     weight: float = 1.0  # `id_scale`: scales every face
     start_at: float = 0.0  # fraction of the schedule (0 = noise) at which faces begin to act

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..dynamicid_core import placing
 from ..dynamicid_core.types import Cast as CastValue
+from .boxes import cells, to_frames
 from .sockets import CATEGORY, Cast, Face, growing_faces, in_order
 
 MAX_SIZE = 16384
@@ -41,7 +42,9 @@ class DynamicIDPlaceFace(io.ComfyNode):
 
     @classmethod
     def execute(cls, face, weight: float = 1.0, cast: CastValue | None = None, mask=None) -> io.NodeOutput:
-        return io.NodeOutput(placing.place(cast, face, mask, weight))
+        from .pictures import to_mask
+
+        return io.NodeOutput(placing.place(cast, face, None if mask is None else to_mask(mask), weight))
 
 
 class DynamicIDPlaceFaces(io.ComfyNode):
@@ -74,7 +77,8 @@ class DynamicIDPlaceFaces(io.ComfyNode):
     def execute(
         cls, faces: io.Autogrow.Type, bboxes, width: int, height: int, weight: float = 1.0, cast=None
     ) -> io.NodeOutput:
-        return io.NodeOutput(placing.place_in_boxes(cast, in_order(faces), bboxes, width, height, weight))
+        frames, grid = to_frames(bboxes, width, height), cells(width, height)
+        return io.NodeOutput(placing.place_in_boxes(cast, in_order(faces), frames, weight, grid))
 
 
 class DynamicIDPreviewCast(io.ComfyNode):

@@ -6,10 +6,11 @@ import os
 
 from comfy_api.latest import io
 
+from ..dynamicid_core.face_files import load_face, save_face
 from ..dynamicid_core.faces import ON_NO_FACE, ORDERS
-from ..dynamicid_core.files import load_face, save_face
 from ..dynamicid_core.types import DynamicIDError
 from .folders import face_files, face_path, new_face_path
+from .hints import hinted
 from .progress import steps, warn
 from .sockets import CATEGORY, DynamicID, Face, FaceAnalysis
 
@@ -69,9 +70,11 @@ class DynamicIDEncodeFace(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(
         cls, dynamicid, clip_vision, image, face_order, face_index, crop_factor, combine, on_no_face, face_analysis=None
     ) -> io.NodeOutput:
+        from ..dynamicid_core.drawing import draw_encoded
         from ..dynamicid_core.encode import encode_photos
         from ..dynamicid_core.hosts import comfy as host
         from .pictures import preview_of, to_arrays, to_images
@@ -79,19 +82,17 @@ class DynamicIDEncodeFace(io.ComfyNode):
         encoded = encode_photos(
             to_arrays(image),
             face_analysis,
-            lambda pixels: host.clip_tokens(clip_vision, pixels),
-            dynamicid.encode,
-            dynamicid.saa.encoder_hash,
+            host.ClipVision(clip_vision),
+            dynamicid.token_encoder,
             order=face_order,
             index=face_index,
             crop_factor=crop_factor,
             on_no_face=on_no_face,
             progress=steps,
-            null_clip_tokens=lambda: host.null_clip_tokens(clip_vision),
         )
         if encoded.message:
             warn(encoded.message)
-        drawn = to_images(encoded.previews())
+        drawn = to_images(draw_encoded(encoded))
         return io.NodeOutput(encoded.face, drawn, ui=preview_of(cls, drawn))
 
 

@@ -6,7 +6,8 @@ import os
 
 import folder_paths
 
-from ..dynamicid_core.files import CHECKPOINT_SUFFIXES, FACE_FORMAT
+from ..dynamicid_core.face_files import FACE_FORMAT
+from ..dynamicid_core.files import CHECKPOINT_SUFFIXES
 
 MODELS = "dynamicid"
 FACE_SUFFIX = ".safetensors"

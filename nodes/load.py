@@ -82,7 +82,7 @@ class DynamicIDFaceAnalysis(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_pack: str, provider: str) -> io.NodeOutput:
-        from ..dynamicid_core.faces import load_detector
+        from ..dynamicid_core.detection import load_detector
 
         if not model_pack.strip():
             raise DynamicIDError("Name a face model pack, e.g. buffalo_l.")

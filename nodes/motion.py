@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..dynamicid_core import motion, tokens
+from ..dynamicid_core import blending, prompts
+from ..dynamicid_core.motion import MAX_STRENGTH, edit_face
+from .hints import hinted
 from .sockets import CATEGORY, DynamicID, Face, FaceAnalysis, growing_faces, in_order
 
 
@@ -44,7 +46,7 @@ class DynamicIDEditMotion(io.ComfyNode):
                     "strength",
                     default=1.0,
                     min=0.0,
-                    max=motion.MAX_STRENGTH,
+                    max=MAX_STRENGTH,
                     step=0.05,
                     tooltip="0: the photo's expression; 1: the edited one; more exaggerates.",
                 ),
@@ -53,19 +55,23 @@ class DynamicIDEditMotion(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(
         cls, dynamicid, face, clip, expression, source="", strength=1.0, pose_image=None, face_analysis=None
     ) -> io.NodeOutput:
         from ..dynamicid_core.hosts import comfy as host
         from .pictures import to_arrays
 
-        target = None if pose_image is None else motion.read_target(to_arrays(pose_image)[0], face_analysis)
-        text = expression.strip() or (target.prompt if target else "")
-        source = source.strip() or motion.source_prompt(face.pose, face.expression)
-        features = host.pooled_text(clip, [source, motion.target_prompt(text)])
-        landmarks, pose = (target.landmarks, target.pose) if target else (None, None)
-        edited = motion.edit_motion(face, dynamicid, features[:1], features[1:], landmarks, strength, pose)
-        return io.NodeOutput(edited[0])
+        edited = edit_face(
+            face,
+            dynamicid.motion_networks(clip),
+            expression=expression,
+            source=source,
+            pose_image=None if pose_image is None else to_arrays(pose_image)[0],
+            detector=face_analysis,
+            strength=strength,
+        )
+        return io.NodeOutput(edited)
 
 
 class DynamicIDBlendFaces(io.ComfyNode):
@@ -86,7 +92,7 @@ class DynamicIDBlendFaces(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "mode",
-                    options=list(tokens.BLEND_MODES),
+                    options=list(blending.BLEND_MODES),
                     default="tokens",
                     tooltip="'tokens' averages the faces; 'attention' shows both side by side to the model, as published.",
                 ),
@@ -96,7 +102,7 @@ class DynamicIDBlendFaces(io.ComfyNode):
 
     @classmethod
     def execute(cls, faces: io.Autogrow.Type, weights: str, mode: str) -> io.NodeOutput:
-        return io.NodeOutput(tokens.blend_faces(in_order(faces), tokens.parse_weights(weights), mode))
+        return io.NodeOutput(blending.blend_faces(in_order(faces), blending.parse_weights(weights), mode))
 
 
 class DynamicIDMotionPrompt(io.ComfyNode):
@@ -110,16 +116,16 @@ class DynamicIDMotionPrompt(io.ComfyNode):
             search_aliases=["expression preset", "emotion list", "head pose preset"],
             inputs=[
                 io.Combo.Input(
-                    "expression", options=list(motion.GRID_EXPRESSIONS), default="happy", tooltip="What the face shows."
+                    "expression", options=list(prompts.GRID_EXPRESSIONS), default="happy", tooltip="What the face shows."
                 ),
                 io.Combo.Input(
                     "intensity",
-                    options=list(motion.INTENSITY_LABELS),
+                    options=list(prompts.INTENSITY_LABELS),
                     default="normal",
                     tooltip="How strongly. The strength of Edit Expression and Pose scales it further.",
                 ),
                 io.Combo.Input(
-                    "pose", options=list(motion.GRID_POSES), default="front view", tooltip="Where the head points."
+                    "pose", options=list(prompts.GRID_POSES), default="front view", tooltip="Where the head points."
                 ),
             ],
             outputs=[io.String.Output(display_name="expression")],
@@ -127,7 +133,7 @@ class DynamicIDMotionPrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, expression: str, intensity: str, pose: str) -> io.NodeOutput:
-        return io.NodeOutput(motion.preset_prompt(expression, intensity, pose))
+        return io.NodeOutput(prompts.preset_prompt(expression, intensity, pose))
 
 
 NODES = [DynamicIDEditMotion, DynamicIDMotionPrompt, DynamicIDBlendFaces]

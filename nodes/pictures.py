@@ -1,4 +1,4 @@
-"""The host's IMAGE tensors and the core's pictures."""
+"""The host's IMAGE and MASK tensors and the core's pictures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ import numpy as np
 import torch
 from comfy_api.latest import ui
 
-from ..dynamicid_core.faces import to_rgb
+from ..dynamicid_core.pictures import to_rgb
 
 
 def to_arrays(images: torch.Tensor) -> list[np.ndarray]:
     """IMAGE [B, H, W, C] in 0..1 -> uint8 RGB [H, W, 3] each; an alpha channel is laid on white."""
     return [to_rgb(image.float().cpu()) for image in images]
+
+
+def to_mask(mask: torch.Tensor) -> torch.Tensor:
+    """MASK [h, w] or [F, h, w], on any device -> the same in float32, where the core computes regions: on the CPU."""
+    return mask.detach().float().cpu()
 
 
 def to_images(pictures: Sequence[np.ndarray]) -> torch.Tensor:

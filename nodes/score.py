@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..dynamicid_core import scoring
+from .hints import hinted
 from .progress import steps
 from .sockets import CATEGORY, Cast, FaceAnalysis
 
@@ -32,12 +33,14 @@ class DynamicIDScoreFaces(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(cls, image, cast, face_analysis) -> io.NodeOutput:
+        from ..dynamicid_core.drawing import draw_scores
         from .pictures import preview_of, to_arrays, to_images
 
         pictures = to_arrays(image)
         scores = [scoring.score_image(cast, picture, face_analysis) for picture in steps(pictures)]
-        drawn = to_images([scoring.draw_scores(p, s) for p, s in zip(pictures, scores, strict=True)])
+        drawn = to_images([draw_scores(p, s) for p, s in zip(pictures, scores, strict=True)])
         report = "\n\n".join(score.report() for score in scores)
         worst = min(score.worst for score in scores)
         return io.NodeOutput(drawn, report, worst, ui=preview_of(cls, drawn))

@@ -1,4 +1,4 @@
-"""Types of the pack's sockets (interface.md, *Words*)."""
+"""Types of the pack's sockets (docs/nodes.md)."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def face_pack(folder: Path) -> None:
     try:
         ensure_available("models", PACK, root=str(root))
     except Exception as error:
-        from dynamicid_core.faces import PACK_URL
+        from dynamicid_core.detection import PACK_URL
 
         raise SetupError(
             f"The face models could not be fetched ({type(error).__name__}); unpack {PACK_URL} into "
@@ -135,7 +135,7 @@ def need_face_pack(folder: Path, yes: bool) -> None:
 
     Raises SetupError if the user does not.
     """
-    from dynamicid_core.faces import PACK_LICENCE, find_pack
+    from dynamicid_core.detection import PACK_LICENCE, find_pack
     from dynamicid_core.types import DynamicIDError
 
     try:

@@ -12,11 +12,17 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from ..types import DynamicIDError
+from ..types import DynamicIDError, Part, hinting
 from . import convert, download, encode, generate
 
 PROGRAM = "python -m dynamicid_core"
 COMMANDS = (encode, generate, convert, download)
+HINTS: dict[Part, str] = {  # how a user supplies what the core finds missing
+    "face detector": "Name an InsightFace model pack with --detector.",
+    "detected face": "Encode a photo in which the face is visible.",
+    "IMR weights": "Give --imr (IMR.bin or imr.safetensors).",
+    "CLIP vision": "Give --clip-vision (CLIP-ViT-H-14-laion2B-s32B-b79K).",
+}
 
 EXAMPLES = f"""
 from nothing to a picture:
@@ -58,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Wrong usage ends in SystemExit(2), as argparse does it."""
     options = parser().parse_args(arguments)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), hinting(HINTS):
             warnings.simplefilter("ignore", FutureWarning)  # of packages, to their programmers
             result = options.run(options)
     except DynamicIDError as error:

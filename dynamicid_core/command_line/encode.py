@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from ..faces import ON_NO_FACE, ORDERS
 from ..types import DynamicIDError
@@ -44,7 +45,7 @@ def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--on-no-face", choices=ON_NO_FACE, help="what to do with photos that show no face (default: error)")
 
 
-def photo_options(options: argparse.Namespace) -> dict:
+def photo_options(options: argparse.Namespace) -> dict[str, Any]:
     """Those of the above that were given, as arguments of :func:`encode.encode_photos`."""
     names = ("order", "index", "crop_factor", "on_no_face")
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
@@ -53,13 +54,14 @@ def photo_options(options: argparse.Namespace) -> dict:
 def target_of(photos: list[str], options: argparse.Namespace) -> Path:
     """The face file of these photos."""
     beside = Path(photos[0]).with_suffix(".safetensors")
-    if options.output is None:
+    output: Path | None = options.output
+    if output is None:
         return beside
-    return options.output / beside.name if options.each else options.output
+    return output / beside.name if options.each else output
 
 
-def run(options: argparse.Namespace) -> dict:
-    from ..files import save_face
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    from ..face_files import save_face
 
     groups = [[photo] for photo in options.photos] if options.each else [options.photos]
     targets = [target_of(photos, options) for photos in groups]

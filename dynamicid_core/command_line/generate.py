@@ -14,11 +14,17 @@ import random
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..types import Cast, DynamicIDError, Person, Region, SAAOptions
-from . import models
+from ..types import Cast, DynamicIDError, SAAOptions
+from . import models, people
 from .encode import add_photo_arguments, photo_options
 from .settings import SAMPLERS, PersonSettings, Settings, checksum, read_png, write_png
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..gate_maps import GateRecorder
 
 SUMMARY = "a picture of people from photos or face files"
 EXAMPLES = """
@@ -32,7 +38,7 @@ examples:
 
 Boxes are left,top,right,bottom as fractions of the picture, from 0,0 (upper left) to 1,1.
 """
-STAND_IN = {"width": 256, "height": 256, "steps": 8}  # defaults that suit models that make noise
+STAND_IN: dict[str, Any] = {"width": 256, "height": 256, "steps": 8}  # defaults that suit models that make noise
 OPTION_HELP = {
     "weight": "strength of all faces",
     "start_at": "fraction of the schedule at which faces begin to act",
@@ -44,29 +50,6 @@ OPTION_HELP = {
     "lora_strength": "strength of the LoRA",
 }
 PREFIXED = {"weight": "--face-weight"}  # --weight is one person's
-
-
-class _PersonAction(argparse.Action):
-    """Options about people, in the order in which they were typed."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        people = list(namespace.people or [])
-        if self.dest == "face":
-            people.append({"files": tuple(values)})
-        elif not people:
-            parser.error(f"{option_string} belongs to the --face before it, and there is none")
-        else:
-            people[-1] = {**people[-1], self.dest: values}
-        namespace.people = people
-
-
-def _box(text: str) -> tuple[float, ...]:
-    values = tuple(float(part) for part in text.replace(",", " ").split())
-    if len(values) != 4:
-        raise argparse.ArgumentTypeError(f"{text!r} is not left,top,right,bottom")
-    if not (0 <= values[0] < values[2] <= 1 and 0 <= values[1] < values[3] <= 1):
-        raise argparse.ArgumentTypeError(f"{text!r}: fractions of the picture, left before right and top before bottom")
-    return values
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -86,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--explain", action="store_true", help="also draw the regions (NAME_regions.png) and where identity went in "
         "(NAME_activation.png)",
     )  # fmt: skip
-    _add_people(parser)
+    people.add_arguments(parser)
     group = parser.add_argument_group("sampling")
     group.add_argument("--size", type=_size, metavar="WxH", help="in pixels, multiples of 8 (default: 768x768)")
     group.add_argument("--steps", type=int, help="default: 50")
@@ -105,38 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offload", action="store_true", help="keep on the device only what is at work; saves memory")
 
 
-def _add_people(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("people", "In the order in which they are typed; each --face starts another.")
-
-    def add(flag: str, **how) -> None:
-        group.add_argument(flag, action=_PersonAction, **how)
-
-    group.set_defaults(people=None)
-    add("--face", nargs="+", metavar="FILE", help="photos of one person, or a face file")
-    add("--box", type=_box, metavar="L,T,R,B", help="where that person may be, as fractions of the picture")
-    add("--mask", metavar="FILE", help="... or a picture that is white there; grey is soft")
-    add("--weight", type=float, metavar="X", help="that person's strength (default: 1)")
-    add("--name", help="shown in drawings (default: the file's name)")
-    add("--face-index", type=int, dest="index", metavar="N", help="which face of that person's photos, from 0")
-    add("--expression", metavar="TEXT", help='e.g. "a very surprised expression, front view"')
-    add("--expression-strength", type=float, metavar="X", help="0: the photo's, 1: as described (default), up to 2")
-    add("--pose-image", metavar="PHOTO", help="take expression and pose from this photo of anybody too")
-
-
 # --- settings -----------------------------------------------------------------------------------------------------
-
-
-def people_of(options: argparse.Namespace) -> tuple[PersonSettings, ...]:
-    """People as typed: photos first, then each --face."""
-    typed = [{"files": (photo,)} for photo in options.photos] + (options.people or [])
-    people = tuple(PersonSettings(**person) for person in typed)
-    for number, person in enumerate(people, 1):
-        if person.box and person.mask:
-            raise DynamicIDError(f"Person {number} has a box and a mask; give one of them.")
-        for path in person.paths:
-            if not Path(path).is_file():
-                raise DynamicIDError(f"There is no file {path} (person {number}).")
-    return people
 
 
 def settings_of(options: argparse.Namespace) -> Settings:
@@ -145,19 +97,19 @@ def settings_of(options: argparse.Namespace) -> Settings:
     if options.origin is None and options.stand_in:
         base = dataclasses.replace(base, **STAND_IN)
     names = ("prompt", "negative", "steps", "cfg", "seed", "sampler")
-    typed = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    typed: dict[str, Any] = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.size:
         typed["width"], typed["height"] = options.size
     fields = [field.name for field in dataclasses.fields(SAAOptions)]
     acts = {name: getattr(options, f"option_{name}") for name in fields if getattr(options, f"option_{name}") is not None}
-    people = people_of(options) or base.people
+    typed_people = people.people_of(options) or base.people
     named = ("models", "model", "config", "saa", "imr", "clip_vision", "detector")
-    given = {name: str(getattr(options, name)) for name in named if getattr(options, name)}
+    given: dict[str, Any] = {name: str(getattr(options, name)) for name in named if getattr(options, name)}
     if options.stand_in:
         given["stand_in"] = True
     return dataclasses.replace(
         base,
-        people=people,
+        people=typed_people,
         options=dataclasses.replace(base.options, **acts),
         photos={**base.photos, **photo_options(options)},
         models={**base.models, **given},
@@ -185,56 +137,7 @@ def note_changes(settings: Settings) -> None:
 # --- the picture --------------------------------------------------------------------------------------------------
 
 
-def is_face_file(path: str) -> bool:
-    return path.endswith((".safetensors", ".sft"))
-
-
-def make_face(did, person: PersonSettings, how: dict):
-    """A :class:`types.Face` from a face file or photos, with its expression."""
-    first = person.files[0]
-    name = person.name or Path(first).stem
-    if is_face_file(first):
-        if len(person.files) > 1:
-            raise DynamicIDError(f"A person is one face file or several photos, not {', '.join(person.files)}.")
-        face = dataclasses.replace(did.load_face(first, lambda text: print(text, file=sys.stderr)), name=name)
-    else:
-        how = {**how, **({"index": person.index} if person.index is not None else {})}
-        encoded = did.photos.encode(*person.files, name=name, **how)
-        if encoded.message:
-            print(f"{name}: {encoded.message}", file=sys.stderr)
-        face = encoded.face
-    if person.expression or person.pose_image:
-        expression = person.expression or "a neutral expression"
-        face = did.edit(face, expression, pose_image=person.pose_image, strength=person.expression_strength)
-    return face
-
-
-def make_region(person: PersonSettings) -> Region | None:
-    """A :class:`types.Region` of fractions or of a mask picture."""
-    if person.box:
-        left, top, right, bottom = person.box
-        return Region(box=(top, left, bottom, right))
-    if not person.mask:
-        return None
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    try:
-        with Image.open(person.mask) as image:
-            values = np.asarray(image.convert("L"), dtype=np.float32) / 255
-    except (OSError, SyntaxError) as error:
-        raise DynamicIDError(f"The mask {person.mask} cannot be read ({error}).") from error
-    return Region(mask=torch.from_numpy(values)[None])
-
-
-def make_cast(did, settings: Settings) -> Cast:
-    """A :class:`types.Cast` of everybody."""
-    people = (Person(make_face(did, p, settings.photos), make_region(p), p.weight) for p in settings.people)
-    return Cast(tuple(people))
-
-
-def sample(pipe, settings: Settings, progress: bool):
+def sample(pipe: Any, settings: Settings, progress: bool) -> Image:
     """One picture (PIL) by the pipeline as it stands."""
     import diffusers
     import torch
@@ -242,7 +145,7 @@ def sample(pipe, settings: Settings, progress: bool):
     kind, extra = SAMPLERS[settings.sampler]
     pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **extra)
     pipe.set_progress_bar_config(disable=not progress, desc="sampling", file=sys.stderr)
-    return pipe(
+    made = pipe(
         settings.prompt,
         negative_prompt=settings.negative,
         width=settings.width,
@@ -250,10 +153,12 @@ def sample(pipe, settings: Settings, progress: bool):
         num_inference_steps=settings.steps,
         guidance_scale=settings.cfg,
         generator=torch.Generator().manual_seed(settings.seed),  # of the CPU: the same noise on every device
-    ).images[0]
+    )
+    picture: Image = made.images[0]
+    return picture
 
 
-def explain(output: Path, cast: Cast, recorder, picture) -> dict[str, Path]:
+def explain(output: Path, cast: Cast, recorder: GateRecorder, picture: Image) -> dict[str, Path]:
     """Draw the cast's regions and the gate maps beside the picture."""
     import numpy as np
     from PIL import Image
@@ -294,7 +199,7 @@ def _choose_stand_in(options: argparse.Namespace) -> None:
         options.stand_in = True
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     _choose_stand_in(options)
     settings = settings_of(options)
     options = use_models_of(settings, options)
@@ -315,15 +220,15 @@ def run(options: argparse.Namespace) -> dict:
     }
 
 
-def _generate(settings: Settings, options: argparse.Namespace, drawn: bool) -> dict:
+def _generate(settings: Settings, options: argparse.Namespace, drawn: bool) -> dict[str, Any]:
     from ..gate_maps import GateRecorder
 
-    photos = any(not is_face_file(path) for person in settings.people for path in person.files) or any(
+    photos = any(not people.is_face_file(path) for person in settings.people for path in person.files) or any(
         person.pose_image for person in settings.people
     )
     edits = any(person.expression or person.pose_image for person in settings.people)
     did = models.load_dynamicid(options, photos, edits)
-    cast = make_cast(did, settings)
+    cast = people.make_cast(did, settings)
     recorder = GateRecorder() if options.explain else None
     with did.apply(cast, settings.options, recorder=recorder):
         picture = sample(did.pipe, settings, progress=not options.quiet)

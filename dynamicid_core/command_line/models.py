@@ -128,7 +128,7 @@ def need_packages() -> None:
 
 def load_detector(files: ModelFiles):
     """The face detector; the packs' folder of a ComfyUI is searched too."""
-    from ..faces import load_detector
+    from ..detection import load_detector
 
     return load_detector(files.detector, [files.folder / "insightface"])
 

@@ -10,12 +10,16 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..types import DynamicIDError, SAAOptions
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 PNG_KEY = "dynamicid"
 VERSION = 1
-SAMPLERS = {
+SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {  # as typed -> diffusers' class and its settings
     "ddim": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler ancestral": ("EulerAncestralDiscreteScheduler", {}),
@@ -39,6 +43,7 @@ class PersonSettings:
     expression: str = ""
     expression_strength: float = 1.0
     pose_image: str | None = None
+    expression_source: str = ""  # what the person's own photo shows; "": read off it
 
     @property
     def paths(self) -> list[str]:
@@ -48,7 +53,7 @@ class PersonSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a picture. The defaults are the published ones (method, section 3)."""
+    """All settings of a picture. The defaults are the published ones (docs/method.md, section 3)."""
 
     prompt: str = "two people in a park, photo"
     negative: str = ""
@@ -59,10 +64,10 @@ class Settings:
     cfg: float = 5.0
     seed: int = 0
     sampler: str = "ddim"
-    photos: dict = field(default_factory=dict)  # order, index, crop_factor, on_no_face where not the defaults
+    photos: dict[str, Any] = field(default_factory=dict)  # order, index, crop_factor, on_no_face where not the defaults
     options: SAAOptions = field(default_factory=SAAOptions)
-    models: dict = field(default_factory=dict)  # options of the command line that name model files
-    checksums: dict = field(default_factory=dict)  # path -> sha256 of people's files
+    models: dict[str, Any] = field(default_factory=dict)  # options of the command line that name model files
+    checksums: dict[str, str] = field(default_factory=dict)  # path -> sha256 of people's files
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
@@ -115,7 +120,7 @@ def read_png(path: Path) -> Settings:
     return Settings.from_json(text)
 
 
-def write_png(path: Path, picture, settings: Settings) -> Path:
+def write_png(path: Path, picture: Image, settings: Settings) -> Path:
     """``picture``: a PIL image. Raises DynamicIDError if it cannot be saved there."""
     from PIL.PngImagePlugin import PngInfo
 

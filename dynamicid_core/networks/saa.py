@@ -57,8 +57,7 @@ class Site(nn.Module):
 
     def lora(self, target: str) -> LoRA:
         """The LoRA of ``to_q``, ``to_k``, ``to_v`` or ``to_out``."""
-        lora: LoRA = getattr(self, f"{target}_lora")
-        return lora
+        return getattr(self, f"{target}_lora")
 
 
 class SAAModule(nn.ModuleList):

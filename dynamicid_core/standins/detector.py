@@ -68,7 +68,7 @@ def _mirrored(points: dict[int, tuple[float, float]], pairs: dict[int, int]) -> 
 
 
 def _mean_shape() -> np.ndarray:
-    """A neutral face from the front in InsightFace's order of 106 points (see motion.py), face units."""
+    """A neutral face from the front in InsightFace's order of 106 points (see landmarks.py), face units."""
     angle = np.linspace(0, np.pi, len(CONTOUR))
     points = {i: (-0.74 * np.cos(a), -0.2 + 1.15 * np.sin(a)) for i, a in zip(CONTOUR, angle, strict=True)}
     eye = {35: (-0.53, 0.0), 41: (-0.45, -0.036), 40: (-0.38, -0.045), 42: (-0.31, -0.036), 39: (-0.23, 0.0)}

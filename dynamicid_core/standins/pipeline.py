@@ -140,7 +140,7 @@ def motion_tensors(seed: int = 0) -> dict[str, Tensor]:
 
 def make_detector(seed: int = 0):
     """InsightFace's own code on stand-in models."""
-    from ..faces import load_detector
+    from ..detection import load_detector
     from .detector import write_detector_pack
 
     with tempfile.TemporaryDirectory() as folder:  # the models are in memory once they are loaded

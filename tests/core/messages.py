@@ -1,4 +1,7 @@
-"""The messages of the project as its sources have them, with ``...`` where a message names what was found."""
+"""The messages of the project as its sources have them, with ``...`` where a message names what was found.
+
+What is missing is said in two parts: the core says what lacks for what, and a front end how to supply it.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,27 @@ def _texts(tree: ast.AST) -> Iterator[str]:
             yield " ".join(_text(node).split())
 
 
+def _hints() -> dict[str, str]:
+    """The nodes' hints for what is missing, by the part."""
+    tree = ast.parse((ROOT / "nodes/hints.py").read_text(encoding="utf-8"))
+    (table,) = (node.value for node in ast.walk(tree) if isinstance(node, ast.AnnAssign))
+    return ast.literal_eval(table)
+
+
+def _with_hints(tree: ast.AST, hints: dict[str, str]) -> Iterator[str]:
+    """What is said of missing parts, as an artist reads it: completed by the nodes' hint."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Missing":
+            part, text = node.args
+            yield f"{' '.join(_text(text).split())} {hints[ast.literal_eval(part)]}"
+
+
 def messages() -> list[str]:
     """Every text in the core and the nodes that may be, or be part of, a message."""
     files = [*(ROOT / "dynamicid_core").rglob("*.py"), *(ROOT / "nodes").glob("*.py")]
-    return [text for file in files for text in _texts(ast.parse(file.read_text(encoding="utf-8"))) if " " in text]
+    trees, hints = [ast.parse(file.read_text(encoding="utf-8")) for file in files], _hints()
+    texts = [text for tree in trees for text in _texts(tree) if " " in text]
+    return texts + [text for tree in trees for text in _with_hints(tree, hints)]
 
 
 def is_known(quoted: str, known: list[str]) -> bool:

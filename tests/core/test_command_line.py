@@ -17,7 +17,8 @@ from dynamicid_core import files
 from dynamicid_core.command_line import main, models, parser
 from dynamicid_core.command_line.generate import settings_of
 from dynamicid_core.command_line.settings import PersonSettings, Settings, read_png, write_png
-from dynamicid_core.files import load_face, read_tensors, save_face
+from dynamicid_core.face_files import load_face, save_face
+from dynamicid_core.files import read_tensors
 from dynamicid_core.standins import pipeline as standins
 from dynamicid_core.standins.dynamicid import published_pickles
 from dynamicid_core.standins.portraits import draw_portrait
@@ -28,14 +29,6 @@ SMALL = ["--size", "64", "--steps", "2", "--quiet"]
 
 pytest.importorskip("diffusers")
 pytest.importorskip("insightface")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +148,7 @@ def test_encode_finds_models_where_artists_have_them(folder, stand_ins, capsys, 
 
 def test_encode_mistakes(folder, capsys):
     Image.new("RGB", (200, 200), (90, 90, 90)).save("empty.png")
-    assert "photo 1 of 1" in failure(capsys, "encode", "empty.png", "--stand-in")
+    assert "No face was found in the photo. " in failure(capsys, "encode", "empty.png", "--stand-in")
     assert not Path("empty.safetensors").exists()
     Path("text.jpg").write_text("no picture")
     assert "cannot be read" in failure(capsys, "encode", "text.jpg", "--stand-in")

@@ -11,26 +11,19 @@ import recipe
 import torch
 from test_attention import CASES
 
-from dynamicid_core import faces
 from dynamicid_core.checkpoints import load_saa
-from dynamicid_core.files import save_face, write_safetensors
+from dynamicid_core.face_files import save_face
+from dynamicid_core.files import write_safetensors
 from dynamicid_core.gate_maps import GateRecorder
 from dynamicid_core.networks.saa import SAAModule, SiteSizes
+from dynamicid_core.regions import halvings
+from dynamicid_core.pictures import clip_pixels
 from dynamicid_core.standins import pipeline as standins
 from dynamicid_core.standins.portraits import draw_portrait
 from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region, SAAOptions
 
 diffusers = pytest.importorskip("diffusers")
 host = pytest.importorskip("dynamicid_core.hosts.diffusers")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors: several threads cost more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def face(name: str, tokens: int = 4) -> Face:
@@ -255,15 +248,15 @@ def steps_of(did, options, steps=50, **settings):
     calls = []
     did.apply(two_people(), options)
     hook = did._attachment.hook
-    original = hook.step
+    original = hook.call
 
     def spy(latent, timestep):
-        step = original(latent, timestep)
-        (scale, shift), *_ = (affine[0] for _, affine in step.grids.values())
+        call = original(latent, timestep)
+        (scale, shift), *_ = (grid.gate[0] for grid in call.grids.values())
         calls.append((float(timestep), float(shift.max() > 0), float(scale.max())))
-        return step
+        return call
 
-    hook.step = spy
+    hook.call = spy
     sample(did.pipe, steps=steps, **settings)
     return calls
 
@@ -348,7 +341,7 @@ def test_halvings_are_the_unets_own_sizes():
     """What the convolutions with stride 2 make of any size; equal numbers of cells mean equal sizes."""
     for height in range(1, 40):
         for width in (1, 2, 3, 7, 33, 64):
-            sizes = host.halvings(height, width, 4)
+            sizes = halvings(height, width, 4)
             x = torch.zeros(1, 1, height, width)
             for size in sizes:
                 assert tuple(x.shape[-2:]) == size
@@ -451,7 +444,7 @@ def test_encode_is_the_published_recipe(whole):
     photo = np.asarray(draw_portrait(2))
     encoded = whole.photos.encode(photo)
     (chosen,) = encoded.chosen
-    pixels = torch.cat((faces.clip_pixels(photo), torch.zeros(1, 3, 224, 224)))
+    pixels = torch.cat((clip_pixels(photo), torch.zeros(1, 3, 224, 224)))
     with torch.no_grad():
         vision = whole.photos.clip_vision.vision_model
         hidden = vision.pre_layrnorm(vision.embeddings(pixels))
@@ -474,7 +467,7 @@ def test_several_photos_are_averaged_and_photos_without_a_face_reported(whole):
         whole.encode(first, empty, on_no_face="clip only")
     with pytest.raises(DynamicIDError, match="photo 2 of 2"):
         whole.encode(first, empty)
-    with pytest.warns(UserWarning, match="photo 1 of 1"):
+    with pytest.warns(UserWarning, match="No face was found in the photo: only the appearance"):
         assert whole.encode(empty, on_no_face="clip only").identity is None
 
 

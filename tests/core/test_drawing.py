@@ -7,13 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from dynamicid_core import drawing
-from dynamicid_core.drawing import COLORS, GROUND, draw_cast, draw_gate_maps, person_color, side_by_side
+from dynamicid_core.captions import COLORS, PLATE, caption_font, caption_height, draw_caption, person_color
+from dynamicid_core.drawing import GROUND, draw_cast, draw_faces, draw_gate_maps, draw_scores, side_by_side
+from dynamicid_core.encode import EncodedFace
+from dynamicid_core.faces import DetectedFace
+from dynamicid_core.scoring import PersonScore, PictureScore
+from dynamicid_core.standins.detector import face_shape
 from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region
 
 
-def face(name="", thumbnail=None):
+def person_face(name="", thumbnail=None):
     return Face(torch.zeros(1, 4, 768), torch.zeros(1, 4, 768), "test", name=name, thumbnail=thumbnail)
 
 
@@ -26,7 +32,7 @@ def tinted(picture, color):
 
 
 def test_a_box_is_coloured_where_it_is():
-    picture = draw_cast(Cast((Person(face(), Region(box=(0.25, 0.5, 1.0, 1.0))),)), 200, 100)
+    picture = draw_cast(Cast((Person(person_face(), Region(box=(0.25, 0.5, 1.0, 1.0))),)), 200, 100)
     assert picture.shape == (100, 200, 3) and picture.dtype == np.uint8
     found = tinted(picture, COLORS[0])
     assert found[60:95, 105:195].mean() > 0.9
@@ -36,14 +42,14 @@ def test_a_box_is_coloured_where_it_is():
 
 def test_soft_masks_keep_their_softness():
     ramp = torch.linspace(0, 1, 64).expand(1, 64, 64)
-    picture = draw_cast(Cast((Person(face(), Region(mask=ramp)),)), 64, 64).astype(int)
+    picture = draw_cast(Cast((Person(person_face(), Region(mask=ramp)),)), 64, 64).astype(int)
     row = picture[60, :31, 0]
     assert (np.diff(row) >= 0).all() and row[-1] - row[0] > 30
 
 
 def test_overlaps_mix_and_everybody_is_seen():
     boxes = [(0.0, 0.0, 1.0, 0.6), (0.0, 0.4, 1.0, 1.0)]
-    picture = draw_cast(Cast(tuple(Person(face(), Region(box=box)) for box in boxes)), 100, 100)
+    picture = draw_cast(Cast(tuple(Person(person_face(), Region(box=box)) for box in boxes)), 100, 100)
     left, both, right = picture[80, 20], picture[80, 50], picture[80, 80]
     assert not (left == both).all() and not (both == right).all()
     assert tinted(picture, COLORS[0])[80, 20] and tinted(picture, COLORS[1])[80, 80]
@@ -53,27 +59,28 @@ def test_thumbnail_name_and_weight_are_drawn():
     green = torch.zeros(20, 20, 3)
     green[..., 1] = 1
     region = Region(box=(0.0, 0.0, 1.0, 1.0))
-    with_face = draw_cast(Cast((Person(face("Anna", green), region),)), 256, 256)
+    with_face = draw_cast(Cast((Person(person_face("Anna", green), region),)), 256, 256)
     assert (with_face == (0, 255, 0)).all(-1).sum() > 2000
-    assert drawing.person_label(1, Person(face("Anna"), weight=0.8)) == "2 Anna x 0.8"
-    assert drawing.person_label(0, Person(face())) == "1"
-    unnamed, named, weighted = (
-        draw_cast(Cast((Person(face(name), region, weight),)), 256, 256) for name, weight in (("", 1), ("A", 1), ("A", 0.8))
-    )
-    assert not (unnamed == named).all() and not (named == weighted).all()
+    assert drawing.person_label(1, Person(person_face("Anna"), weight=0.8)) == "2 Anna x 0.8"
+    assert drawing.person_label(0, Person(person_face())) == "1"
+    plates = [
+        (draw_cast(Cast((Person(person_face(name), region, weight),)), 256, 256) == PLATE).all(-1).sum()
+        for name, weight in (("", 1), ("Anna", 1), ("Anna", 0.8))
+    ]
+    assert plates[0] < plates[1] < plates[2]  # longer labels need larger plates
 
 
 def test_nobody_placed_means_strips_and_alone_the_whole_picture():
-    picture = draw_cast(Cast((Person(face()), Person(face()))), 100, 100)
+    picture = draw_cast(Cast((Person(person_face()), Person(person_face()))), 100, 100)
     assert tinted(picture, COLORS[0])[50:, 5:45].all() and tinted(picture, COLORS[1])[50:, 55:95].all()
-    alone = draw_cast(Cast((Person(face("Anna")),)), 200, 100)
-    assert (alone[-10:] == drawing.PLATE).all(-1).any()  # listed at the bottom
+    alone = draw_cast(Cast((Person(person_face("Anna")),)), 200, 100)
+    assert (alone[-10:] == PLATE).all(-1).any()  # listed at the bottom
     assert len(np.unique(alone[:40].reshape(-1, 3), axis=0)) == 1  # one faint tint
 
 
 def test_drawn_on_an_image():
     image = np.full((30, 50, 3), 200, np.uint8)
-    picture = draw_cast(Cast((Person(face(), Region(box=(0.5, 0.5, 1.0, 1.0))),)), 100, 60, image)
+    picture = draw_cast(Cast((Person(person_face(), Region(box=(0.5, 0.5, 1.0, 1.0))),)), 100, 60, image)
     assert (picture[:20, :40] == 200).all()
 
 
@@ -82,10 +89,10 @@ def test_an_empty_cast_is_refused():
         draw_cast(Cast(), 10, 10)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 12))
 def test_any_size_and_number(width, height, people):
-    cast = Cast(tuple(Person(face("A long name of somebody", torch.ones(9, 9, 3)), None) for _ in range(people)))
+    cast = Cast(tuple(Person(person_face("A long name of somebody", torch.ones(9, 9, 3)), None) for _ in range(people)))
     assert draw_cast(cast, width, height).shape == (height, width, 3)
     assert draw_gate_maps(torch.rand(people + 1, height, width)).shape == (people + 1, height, width, 3)
 
@@ -102,10 +109,81 @@ def test_gate_maps_share_one_scale():
     assert drawn[2, 35, 35] > drawn[0, 35, 35] > drawn[1, 35, 5] > drawn[1, 35, 35]
     with pytest.raises(DynamicIDError, match="2 people"):
         draw_gate_maps(maps, ["Anna"])
-    assert np.isfinite(draw_gate_maps(torch.zeros(2, 8, 8))).all()
+    nothing = draw_gate_maps(torch.zeros(2, 40, 40))
+    assert (nothing[:, 30:] == drawing.heat_colors(torch.zeros(1))).all()  # no division by the largest value
 
 
 def test_side_by_side():
     sheet = side_by_side([np.full((4, 6, 3), i, np.uint8) for i in (1, 2, 3)], columns=2)
     assert sheet.shape == (8, 12, 3)
     assert [sheet[1, 1, 0], sheet[1, 7, 0], sheet[5, 1, 0]] == [1, 2, 3]
+
+
+def test_captions_are_shortened_and_moved_to_lie_in_the_picture():
+    picture = Image.new("RGB", (120, 60), (255, 0, 255))
+    font = caption_font(120, 60)
+    top = draw_caption(picture, ["a name far too long for so small a picture", "b"], 100, 55, COLORS[0], font)
+    high = caption_height(2, font)
+    assert top == 60 - high
+    plate = (np.asarray(picture) != (255, 0, 255)).any(-1)
+    assert plate[top:].any() and not plate[:top].any()
+    assert (np.asarray(picture)[top:] == PLATE).all(-1).any()
+
+
+# --- Detected faces --------------------------------------------------------------------------------------------------
+
+
+def face(x0: float, y0: float, x1: float, y1: float, **fields) -> DetectedFace:
+    return DetectedFace((x0, y0, x1, y1), 0.9, np.zeros((5, 2)), **fields)
+
+
+def test_every_face_is_boxed_numbered_and_the_chosen_one_marked():
+    photo = np.full((400, 600, 3), 127, np.uint8)
+    landmarks = (face_shape() * 50 + (300, 100)).astype(np.float32)
+    crowd = [face(20, 40, 120, 150), face(240, 40, 360, 160, landmarks=landmarks, pose=(1.0, 2.0, 3.0))]
+    crowd.append(face(560, 350, 640, 430))  # reaches over the edge
+    drawn = draw_faces(photo, crowd, chosen=1)
+    assert drawn.shape == photo.shape and drawn.dtype == np.uint8 and (photo == 127).all()
+    green, yellow = (np.all(drawn == color, -1) for color in ((0x40, 0xFF, 0x60), (0xFF, 0xD0, 0x30)))
+    assert green[40:160, 240].all() and green[40, 240:360].all()
+    assert yellow[40:150, 20].all() and not yellow[:, 200:400].any()
+    assert yellow[352:, 560].all()
+    inside = green[60:155, 250:350]
+    assert inside.sum() > 106  # the landmarks of the chosen one
+    assert green[161:260, 240:420].sum() > 100  # and its text
+    none_chosen = draw_faces(photo, crowd)
+    assert not np.all(none_chosen == (0x40, 0xFF, 0x60), -1).any()
+    assert np.array_equal(draw_faces(photo, []), photo)
+
+
+@pytest.mark.parametrize("size", [(48, 32), (300, 60), (2000, 3000)])
+def test_text_grows_with_the_picture_and_stays_inside(size):
+    photo = np.zeros((*size, 3), np.uint8)
+    h, w = size
+    drawn = draw_faces(photo, [face(w * 0.2, h * 0.2, w * 0.6, h * 0.7, pose=(0.0, 0.0, 0.0))], 0)
+    text = np.all(drawn == (0x40, 0xFF, 0x60), -1)
+    assert text.any() and drawn.shape == (*size, 3)
+    if h == 2000:
+        assert text[1440:1600].any(axis=1).sum() > 30  # the caption's letters under the box
+
+
+def test_the_preview_of_an_encoded_face_marks_the_chosen_one_and_is_small():
+    photo, crowd = np.full((1000, 2000, 3), 127, np.uint8), [face(100, 200, 500, 700), face(1200, 200, 1600, 700)]
+    tokens = torch.zeros(1, 4, 8)
+    encoded = EncodedFace(Face(tokens, tokens, "x"), [crowd, []], [crowd[1], None], "", [photo, photo[:80, :90]])
+    first, second = drawing.draw_encoded(encoded)
+    assert first.shape == (512, 1024, 3)
+    green = (np.abs(first.astype(int) - drawing.CHOSEN) < 60).all(-1)
+    assert green[:, 600:].any() and not green[:, :300].any()
+    assert (second == 127).all()  # no face, nothing drawn
+
+
+def test_scores_are_drawn_in_the_colour_of_what_they_say():
+    photo = np.full((300, 400, 3), 127, np.uint8)
+    crowd = tuple(face(x, 100, x + 60, 180) for x in (10, 110, 210, 310))
+    people = (PersonScore("1 Anna", 0, 0.8, (2,)), PersonScore("2 Ben", 1, 0.1), PersonScore("3 Cleo", None, 0.0))
+    drawn = draw_scores(photo, PictureScore(crowd, people))
+    for found, color in zip(crowd, (drawing.ALIKE, drawing.UNLIKE, drawing.WRONG, drawing.STRANGER), strict=True):
+        x0, y0 = (int(v) for v in found.box[:2])
+        assert (drawn[y0, x0 : x0 + 60] == color).all()
+    assert (drawn[:30] == drawing.WRONG).all(-1).any()  # who is missing, in a corner

@@ -72,6 +72,8 @@ def test_readme_quotes_messages_that_exist_and_shows_pictures_that_are_there(kno
 def test_quoted_messages_are_checked(known: list[str]) -> None:
     assert is_known("There are ... faces but ... weights; give one weight for each face.", known)
     assert not is_known("There are ... faces but no weights at all.", known)
+    assert is_known("from a photo needs a face detector. Connect Load Face Analysis.", known)
+    assert not is_known("from a photo needs a face detector. Choose a file for imr_file", known)
     assert sum(len(MESSAGE.findall(page.read_text(encoding="utf-8"))) for page in DOCS.glob("*.md")) > 30
 
 

@@ -1,138 +1,52 @@
-"""Prompts, expressions read off landmarks, and edits of tokens by small real networks."""
+"""A photo's motion, edits of tokens by small real networks, and the one decision that all front ends share."""
 
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from dynamicid_core import motion
-from dynamicid_core.faces import DetectedFace, landmark_raster
+from dynamicid_core.faces import DetectedFace
+from dynamicid_core.landmarks import landmark_raster
+from dynamicid_core.motion import MotionNetworks, edit_face
 from dynamicid_core.networks.keypoints import KeypointEncoder, KeypointEncoderSizes
 from dynamicid_core.networks.reconfigurator import Reconfigurator, ReconfiguratorSizes
 from dynamicid_core.standins.detector import face_shape
-from dynamicid_core.types import DynamicIDError, Face
-
-SHAPES = {  # what each expression does to a face
-    "happy": {"smile": 0.08},
-    "surprise": {"gap": 0.35, "raise": 0.12, "lids": 0.03},
-    "sad": {"smile": -0.07, "slope": 0.05},
-    "anger": {"slope": -0.08, "raise": -0.05},
-    "disgust": {"lip": 0.09, "raise": -0.06},
-    "fear": {"slope": 0.09, "lids": 0.03, "gap": 0.1, "raise": 0.05},
-    "neutral": {},
-}
+from dynamicid_core.types import DynamicIDError, Face, Missing
 
 
-def placed(shape: np.ndarray, size: float = 100, roll: float = 0, at=(300, 200)) -> np.ndarray:
-    angle = np.deg2rad(roll)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return shape @ turn.T * size + at
+class Detector:
+    """Finds what it was given."""
+
+    def __init__(self, *faces: DetectedFace) -> None:
+        self.faces = list(faces)
+
+    def detect(self, image: np.ndarray) -> list[DetectedFace]:
+        return self.faces
 
 
-@pytest.mark.parametrize("expression", SHAPES)
-@pytest.mark.parametrize("size, roll, at", [(100, 0, (300, 200)), (0.2, 30, (0.5, 0.5)), (700, -50, (-90, 4000))])
-def test_expressions_are_read_at_any_size_place_and_roll(expression, size, roll, at):
-    landmarks = placed(face_shape(**SHAPES[expression]), size, roll, at)
-    assert motion.read_expression(landmarks) == expression
-    assert motion.read_expression(torch.from_numpy(landmarks)) == expression
-    assert expression in motion.EXPRESSIONS
-
-
-@pytest.mark.parametrize("amounts", [{"smile": 0.015}, {"gap": 0.1}, {"raise": 0.04}, {"slope": 0.02}, {"yaw": 0.15}])
-def test_what_is_unclear_is_neutral(amounts):
-    assert motion.read_expression(placed(face_shape(**amounts))) == "neutral"
-
-
-def test_a_laugh_with_an_open_mouth_is_happy_and_half_of_most_expressions_is_not_another():
-    assert motion.read_expression(placed(face_shape(smile=0.1, gap=0.15))) == "happy"
-    for expression, amounts in SHAPES.items():
-        half = {name: amount / 2 for name, amount in amounts.items()}
-        assert motion.read_expression(placed(face_shape(**half))) in (expression, "neutral")
-
-
-def test_measures_are_what_they_are_named():
-    neutral = motion.expression_measures(placed(face_shape()))
-    moves = {"corners": ("smile", 0.05), "width": ("smile", 0.05), "gap": ("gap", 0.2), "lip": ("lip", -0.05)}
-    moves |= {"raise": ("raise", 0.05), "slope": ("slope", 0.05), "lids": ("lids", 0.02)}
-    for measure, (mode, amount) in moves.items():
-        moved = motion.expression_measures(placed(face_shape(**{mode: amount}), roll=20))
-        assert moved[measure] > neutral[measure] + 0.03, measure
-    opened = motion.expression_measures(placed(face_shape(gap=0.3)))
-    assert opened["corners"] == pytest.approx(neutral["corners"])  # a dropping jaw is no smile
-
-
-def test_unusable_landmarks_are_refused_and_profiles_are_not():
-    with pytest.raises(DynamicIDError, match="not usable"):
-        motion.read_expression(np.zeros((106, 2)))
-    with pytest.raises(DynamicIDError, match="not usable"):
-        motion.read_expression(np.full((106, 2), np.nan))
-    profile = face_shape() * (0.05, 1)
-    assert motion.read_expression(placed(profile)) in motion.EXPRESSIONS
-
-
-@pytest.mark.parametrize(
-    "pose, expression, prompt",
-    [
-        ((0, 0, 0), "happy", "in a happy expression, in front view"),
-        ((10.1, 0, 0), "fear", "in a fear expression, facing up, in front view"),
-        ((-10.1, 10, 0), "sad", "in a sad expression, facing down, in side view"),
-        ((10, -9.9, 80), "anger", "in a anger expression, in front view"),
-        ((0, -40, 0), None, "in a neutral expression, in side view"),
-        (torch.tensor([20.0, 30, 0]), "surprise", "in a surprise expression, facing up, in side view"),
-        (None, None, "in a neutral expression, in front view"),
-    ],
-)
-def test_source_prompts_are_the_published_words(pose, expression, prompt):
-    assert motion.source_prompt(pose, expression) == prompt
-
-
-def test_unknown_expressions_are_refused():
-    with pytest.raises(DynamicIDError, match="'bored' is unknown; choose one of happy, surprise"):
-        motion.source_prompt(None, "bored")
-
-
-def test_the_grid_has_35_prompts_and_menus_give_them():
-    assert len(set(motion.GRID_PROMPTS)) == 35
-    assert motion.GRID_PROMPTS[0] == "the expression is afraid, the face is fully turned to the left"
-    made = {motion.target_prompt(e, p) for e in motion.GRID_EXPRESSIONS for p in motion.POSE_PRESETS}
-    assert made == set(motion.GRID_PROMPTS)
-    assert len(motion.POSE_PRESETS) == 5 and len(motion.EXPRESSION_PRESETS) == 6 * 3 + 1
-
-
-def test_target_prompts_take_presets_free_text_or_one_of_the_two():
-    assert motion.target_prompt("very happy") == "the expression is very happy"
-    assert motion.target_prompt("", "front view") == "the face is front view"
-    own = motion.target_prompt(" a very surprised expression ", "slightly turned to the left")
-    assert own == "a very surprised expression, the face is slightly turned to the left"
-    with pytest.raises(DynamicIDError, match="No expression and no pose"):
-        motion.target_prompt("  ", "")
-
-
-def test_preset_prompts_scale_the_expression():
-    assert motion.preset_prompt("happy") == "the expression is happy, the face is front view"
-    assert motion.preset_prompt("sad", "strong") == "the expression is very sad, the face is front view"
-    assert motion.preset_prompt("neutral", "slight") == "the expression is neutral, the face is front view"
+LANDMARKS = (face_shape(smile=0.08) * 50 + (100, 60)).astype(np.float32)
+SMALL = DetectedFace((0, 0, 10, 10), 0.9, np.zeros((5, 2)))
+LARGE = DetectedFace((50, 0, 150, 110), 0.9, np.zeros((5, 2)), landmarks=LANDMARKS, pose=(12.0, 20.0, 0.0))
+PHOTO = np.zeros((120, 200, 3), np.uint8)
+TOKENS = 16  # width of the tokens here; 768 in earnest
 
 
 def test_a_photos_motion_can_be_the_target():
-    landmarks = placed(face_shape(smile=0.08), 50, at=(100, 60)).astype(np.float32)
-    small = DetectedFace((0, 0, 10, 10), 0.9, np.zeros((5, 2)))
-    large = DetectedFace((50, 0, 150, 110), 0.9, np.zeros((5, 2)), landmarks=landmarks, pose=(12.0, 20.0, 0.0))
-    photo = np.zeros((120, 200, 3), np.uint8)
-    target = motion.read_target(photo, SimpleNamespace(detect=lambda image: [small, large]))
-    assert torch.allclose(target.landmarks, torch.from_numpy(landmarks / (200, 120)).float())
+    target = motion.read_target(PHOTO, Detector(SMALL, LARGE))
+    assert torch.allclose(target.landmarks, torch.from_numpy(LANDMARKS / (200, 120)).float())
     assert target.pose.tolist() == [12, 20, 0] and target.expression == "happy"
     assert target.prompt == "in a happy expression, facing up, in side view"
     with pytest.raises(DynamicIDError, match="no landmarks"):
-        motion.read_target(photo, SimpleNamespace(detect=lambda image: [small]))
+        motion.read_target(PHOTO, Detector(SMALL))
     with pytest.raises(DynamicIDError, match="No face was found"):
-        motion.read_target(photo, SimpleNamespace(detect=lambda image: []))
-    with pytest.raises(DynamicIDError, match="Connect Load Face Analysis"):
-        motion.read_target(photo, None)
+        motion.read_target(PHOTO, Detector())
+    with pytest.raises(Missing, match="needs a face detector") as caught:
+        motion.read_target(PHOTO, None)
+    assert caught.value.part == "face detector"
 
 
 # --- Edits ------------------------------------------------------------------------------------------------------------
@@ -142,18 +56,21 @@ def test_a_photos_motion_can_be_the_target():
 def networks():
     torch.manual_seed(0)
     sizes = KeypointEncoderSizes(channels=(4, 8, 8, 8, 8, 8), head=8)
-    encoder, imr = KeypointEncoder(sizes).eval(), Reconfigurator(ReconfiguratorSizes(width=64, inner=128, feed_forward=64)).eval()
+    encoder = KeypointEncoder(dataclasses.replace(sizes, out=TOKENS)).eval()
+    imr = Reconfigurator(
+        ReconfiguratorSizes(token=TOKENS, motion=2 * TOKENS, width=64, inner=128, feed_forward=64)
+    ).eval()
     for parameter in encoder.parameters():
         if parameter.ndim == 4:
             torch.nn.init.kaiming_normal_(parameter)  # else so few channels would forget the picture
-    return SimpleNamespace(reconfigurator=imr, keypoint_encoder=encoder)
+    return MotionNetworks(imr.requires_grad_(False), encoder.requires_grad_(False), lambda texts: texts_of(*texts))
 
 
 def make_face(groups: int = 1, **fields) -> Face:
     torch.manual_seed(groups)
-    tokens = torch.randn(1, 4 * groups, 768)
+    tokens = torch.randn(1, 4 * groups, TOKENS)
     values = {
-        "uncond_tokens": torch.randn(1, 4 * groups, 768),
+        "uncond_tokens": torch.randn(1, 4 * groups, TOKENS),
         "encoder": "abc",
         "landmarks": torch.from_numpy(face_shape() / 4 + 0.5).float(),
         "pose": torch.tensor([1.0, 2.0, 3.0]),
@@ -167,7 +84,13 @@ def make_face(groups: int = 1, **fields) -> Face:
 
 def texts(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(count + 100)
-    return torch.randn(1, 768), torch.randn(count, 768)
+    return torch.randn(1, TOKENS), torch.randn(count, TOKENS)
+
+
+def texts_of(*words: str) -> torch.Tensor:
+    """A feature for each text, the same for the same text."""
+    rows = [torch.randn(TOKENS, generator=torch.Generator().manual_seed(sum(map(ord, word)))) for word in words]
+    return torch.stack(rows)
 
 
 def test_one_pass_for_all_targets_gives_what_single_edits_give(networks):
@@ -180,7 +103,7 @@ def test_one_pass_for_all_targets_gives_what_single_edits_give(networks):
     for i, one in enumerate(edited):
         (single,) = motion.edit_motion(face, networks, source, target[i : i + 1])
         assert torch.allclose(one.tokens, single.tokens, atol=1e-5)
-        assert one.tokens.shape == (1, 4, 768) and one.tokens.dtype == torch.float32
+        assert one.tokens.shape == (1, 4, TOKENS) and one.tokens.dtype == torch.float32
     assert (edited[0].tokens - edited[1].tokens).abs().max() > 1e-3  # the text matters
 
 
@@ -247,28 +170,85 @@ def test_blended_faces_are_edited_person_by_person(networks):
         alone = dataclasses.replace(make_face(), tokens=face.tokens[:, part])
         for got, expected in zip(edited, motion.edit_motion(alone, networks, source, target), strict=True):
             assert torch.allclose(got.tokens[:, part], expected.tokens, atol=1e-5)
-    assert all(e.mix == face.mix and e.tokens.shape == (1, 8, 768) for e in edited)
+    assert all(e.mix == face.mix and e.tokens.shape == (1, 8, TOKENS) for e in edited)
 
 
-def test_networks_run_in_their_own_type(networks):
-    import copy
-
-    half = SimpleNamespace(**{name: copy.deepcopy(n).bfloat16() for name, n in vars(networks).items()})
-    (edited,) = motion.edit_motion(make_face(), half, *texts(1))
-    (exact,) = motion.edit_motion(make_face(), networks, *texts(1))
-    assert edited.tokens.dtype == torch.float32
-    assert (edited.tokens - exact.tokens).abs().max() < 0.1 * exact.tokens.abs().max()
+def test_training_gets_gradients_through_the_same_functions(networks):
+    face, (source, target) = make_face(), texts(2)
+    imr, encoder = Reconfigurator(networks.reconfigurator.sizes), KeypointEncoder(networks.keypoint_encoder.sizes)
+    edited = motion.edit_motion(face, MotionNetworks(imr, encoder, texts_of), source, target)
+    torch.cat([e.tokens for e in edited]).square().mean().backward()
+    for network in (imr, encoder):
+        missed = [name for name, parameter in network.named_parameters() if parameter.grad is None]
+        assert missed == []
+        assert any(parameter.grad.abs().max() > 0 for parameter in network.parameters())
 
 
 def test_mistakes_are_named(networks):
     source, target = texts(2)
-    with pytest.raises(DynamicIDError, match="Ada has no landmarks.*Encode a photo in which the face is visible"):
+    with pytest.raises(Missing, match="The face Ada has no landmarks") as caught:
         motion.edit_motion(make_face(landmarks=None), networks, source, target)
+    assert caught.value.part == "detected face"
     with pytest.raises(DynamicIDError, match=r"Target landmarks have shape \(3, 106, 2\)"):
         motion.edit_motion(make_face(), networks, source, target, torch.zeros(3, 106, 2))
     with pytest.raises(DynamicIDError, match="2 target prompts but 3 strengths"):
         motion.edit_motion(make_face(), networks, source, target, strength=[1, 1, 1])
     with pytest.raises(DynamicIDError, match="Text features have shapes"):
         motion.edit_motion(make_face(), networks, target, target)
-    with pytest.raises(DynamicIDError, match="768 and 512 wide"):
-        motion.edit_motion(make_face(), networks, source, target[:, :512])
+    with pytest.raises(DynamicIDError, match="16 and 12 wide"):
+        motion.edit_motion(make_face(), networks, source, target[:, :12])
+
+
+# --- One decision -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(networks):
+    """Networks that note which texts they are asked for."""
+    asked = []
+
+    def text_features(words):
+        asked.append(list(words))
+        return texts_of(*words)
+
+    return dataclasses.replace(networks, text_features=text_features), asked
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({"expression": " a happy expression "}, ["in a sad expression, in front view", "a happy expression"]),
+        ({"expression": "very happy"}, ["in a sad expression, in front view", "the expression is very happy"]),
+        ({"expression": "anger", "source": " calm "}, ["calm", "anger"]),
+        ({"pose_image": PHOTO}, ["in a sad expression, in front view", "in a happy expression, facing up, in side view"]),
+        ({"pose_image": PHOTO, "expression": "anger"}, ["in a sad expression, in front view", "anger"]),
+    ],
+    ids=["words", "a preset", "with its source", "a photo alone", "a photo and words"],
+)
+def test_words_come_from_what_is_given_or_from_the_photos(told, given, expected):
+    networks, asked = told
+    face = make_face(expression="sad")
+    edited = edit_face(face, networks, detector=Detector(LARGE), **given)
+    assert asked == [expected]
+    target = motion.read_target(PHOTO, Detector(LARGE)) if "pose_image" in given else None
+    landmarks, pose = (target.landmarks, target.pose) if target else (None, None)
+    features = texts_of(*expected)
+    (wanted,) = motion.edit_motion(face, networks, features[:1], features[1:], landmarks, target_pose=pose)
+    assert torch.equal(edited.tokens, wanted.tokens)
+    assert torch.equal(edited.landmarks, wanted.landmarks) and torch.equal(edited.pose, wanted.pose)
+
+
+def test_what_cannot_be_edited_is_said_before_anything_runs(told):
+    networks, asked = told
+    cases = (
+        (make_face(), None, {"expression": "happy"}, "IMR weights"),
+        (make_face(landmarks=None), networks, {"expression": "happy"}, "detected face"),
+        (make_face(), networks, {"pose_image": PHOTO}, "face detector"),
+    )
+    for face, given, how, part in cases:
+        with pytest.raises(Missing) as caught:
+            edit_face(face, given, **how)
+        assert caught.value.part == part
+    with pytest.raises(DynamicIDError, match="No expression and no pose is chosen"):
+        edit_face(make_face(), networks, expression=" ")
+    assert asked == []

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
-from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region, SAAOptions
+from dynamicid_core import types
+from dynamicid_core.types import Cast, DynamicIDError, Face, Missing, Person, Region, SAAOptions, hinting
 
 TOKENS = torch.ones(1, 4, 768)
 NAN, INFINITE = float("nan"), float("inf")
@@ -119,3 +123,31 @@ def test_a_persons_weight_is_bounded(weight):
 def test_options_are_bounded(changed, said):
     with pytest.raises(DynamicIDError, match=said):
         SAAOptions(**changed)
+
+
+@pytest.mark.parametrize(
+    ("front_ends", "said"),
+    [((), "It lacks."), (("inner",), "It lacks. inner's hint"), (("outer", "inner"), "It lacks. outer's hint")],
+)
+def test_what_is_missing_gets_the_hint_of_the_outermost_front_end(front_ends, said):
+    with pytest.raises(DynamicIDError) as caught, contextlib.ExitStack() as stack:
+        for name in front_ends:
+            stack.enter_context(hinting({"face detector": f"{name}'s hint"}))
+        raise Missing("face detector", "It lacks.")
+    assert str(caught.value) == said and caught.value.part == "face detector"
+
+
+def test_every_letter_of_a_shape_is_in_the_legend():
+    """Shapes in brackets, anywhere in the core, use no capital letter that the legend lacks."""
+    core = Path(types.__file__).parent
+    legend = re.findall(r"``([A-Z])", types.__doc__)
+    assert len(legend) == len(set(legend)) > 10
+    shape = re.compile(r"(?<![\w\]])\[[^][\"'{}=]*\]")
+    used = {
+        letter: f"{file.name}: {found[0]}"
+        for file in core.rglob("*.py")
+        for found in shape.finditer(file.read_text(encoding="utf-8"))
+        for letter in re.findall(r"(?<![\w.])[A-Z](?![\w(.])", found[0])
+    }
+    assert {"B", "H", "K", "N", "P", "T"} <= set(used)
+    assert {letter: where for letter, where in used.items() if letter not in legend} == {}

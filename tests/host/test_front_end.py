@@ -68,7 +68,7 @@ def browser() -> Iterator:
 @pytest.fixture(scope="module")
 def site(server: Server) -> Server:
     """The server, with a photo under the name that the workflows use, and face files to load and to upload."""
-    from dynamicid_core.files import save_face
+    from dynamicid_core.face_files import save_face
     from dynamicid_core.types import Face
 
     take_photo(server, 255)

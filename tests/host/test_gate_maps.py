@@ -10,7 +10,7 @@ import torch
 from comfy_host import CHECKPOINT, HostError
 from PIL import Image
 
-from dynamicid_core.files import save_face
+from dynamicid_core.face_files import save_face
 from dynamicid_core.types import Face
 
 

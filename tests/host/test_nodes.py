@@ -97,7 +97,7 @@ def ready(host: Host) -> Host:
 def encoded(ready: Host):
     """The face in that photo, as the graph encodes it, and the preview; it lies in the input folder as well."""
     values = ready.run_graph(graph(LOADERS | PEOPLE), capture=[("face", 0), ("face", 1)]).values
-    ready.module("dynamicid_core.files").save_face(ready.base / "input" / "ada.safetensors", values["face", 0])
+    ready.module("dynamicid_core.face_files").save_face(ready.base / "input" / "ada.safetensors", values["face", 0])
     return values["face", 0], values["face", 1]
 
 
@@ -201,11 +201,11 @@ def face_of(host: Host, encoder: str = "x", width: int = 768, **more):
 
 # What is changed in the graph (node, inputs or another node), the node that is asked for, and what the message must say.
 BAD = {
-    "no face in the photo": ({"face": {"image": ["grey", 0]}}, "face", r"No face was found in photo 1 of 1\. .*'clip only'"),
+    "no face in the photo": ({"face": {"image": ["grey", 0]}}, "face", r"No face was found in the photo\. .*'clip only'"),
     "not so many faces": (
         {"face": {"face_index": 5}},
         "face",
-        "Photo 1: .* found, numbered from 0 to .* but face 5 was asked for",
+        " found, numbered from 0 to .* but face 5 was asked for",
     ),
     "no detector": ({"face": {"face_analysis": None}}, "face", "Connect Load Face Analysis"),
     "IMR in the place of SAA": (
@@ -277,7 +277,7 @@ BAD = {
 def bad_files(ready: Host):
     folder = ready.base / "models" / "dynamicid"
     save_file({"lora_unet_a.lora_down.weight": torch.ones(1, 1)}, folder / "lora.safetensors")
-    ready.module("dynamicid_core.files").save_face(ready.base / "input" / "blank.safetensors", face_of(ready))
+    ready.module("dynamicid_core.face_files").save_face(ready.base / "input" / "blank.safetensors", face_of(ready))
     (folder / "cut.safetensors").write_bytes((folder / "saa.safetensors").read_bytes()[:100_000])
 
 
@@ -330,7 +330,7 @@ def test_another_clip_vision_model(ready: Host, tmp_path: Path, vision: dict, me
 
 
 def test_a_face_of_another_encoder_acts_with_a_warning(ready: Host, monkeypatch) -> None:
-    files, encoder = ready.module("dynamicid_core.files"), "0123456789abcdef"
+    files, encoder = ready.module("dynamicid_core.face_files"), "0123456789abcdef"
     files.save_face(ready.base / "input" / "stranger.safetensors", face_of(ready, encoder))
     import server
 
@@ -413,7 +413,7 @@ def test_new_files_are_listed_without_a_restart(ready: Host) -> None:
     weights, faces = ready.base / "models" / "dynamicid", ready.base / "output"
     shutil.copyfile(weights / "saa.safetensors", weights / "another_saa.safetensors")
     face = face_of(ready)
-    ready.module("dynamicid_core.files").save_face(faces / "made" / "later.safetensors", face)
+    ready.module("dynamicid_core.face_files").save_face(faces / "made" / "later.safetensors", face)
     save_file({"weight": torch.ones(1)}, faces / "no_face.safetensors")
     assert "another_saa.safetensors" in choices(ready, "DynamicIDLoader", "saa_file")
     listed = choices(ready, "DynamicIDLoadFace", "face_file")
@@ -427,7 +427,7 @@ def test_new_files_are_listed_without_a_restart(ready: Host) -> None:
 
 
 def test_a_face_file_that_changes_is_read_again(ready: Host) -> None:
-    files, path = ready.module("dynamicid_core.files"), ready.base / "input" / "changing.safetensors"
+    files, path = ready.module("dynamicid_core.face_files"), ready.base / "input" / "changing.safetensors"
 
     def load():  # a new prompt each time: the host notes in it what it found
         nodes = graph({"load": ("DynamicIDLoadFace", {"face_file": path.name})})

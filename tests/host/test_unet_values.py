@@ -71,7 +71,7 @@ def loaded(host):
 
 def load_faces(host, people):
     """Face files whose unconditional tokens are the reference's first row and whose tokens are its second."""
-    from dynamicid_core.files import save_face
+    from dynamicid_core.face_files import save_face
     from dynamicid_core.types import Face
 
     faces = {}

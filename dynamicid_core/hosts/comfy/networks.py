@@ -43,8 +43,7 @@ class ManagedNetwork:
         comfy.model_management.load_models_gpu([self.patcher])
         try:
             with torch.no_grad():
-                result: Tensor = self.module(*(x.to(self.patcher.load_device, torch.float32) for x in inputs)).cpu()
-                return result
+                return self.module(*(x.to(self.patcher.load_device, torch.float32) for x in inputs)).cpu()
         finally:
             self.release()
 
@@ -116,8 +115,7 @@ class ClipVision:
             )
         comfy.model_management.load_model_gpu(self.model.patcher)
         seen = self.model.model(pixel_values=pixels.to(self.model.load_device), intermediate_output=-2)
-        tokens: Tensor = seen[1].float().cpu()
-        return tokens
+        return seen[1].float().cpu()
 
 
 def text_features(clip: Any, texts: Sequence[str]) -> Tensor:

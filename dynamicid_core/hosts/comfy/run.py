@@ -31,8 +31,7 @@ class SigmaSchedule:
 
     def passed(self, levels: Tensor) -> Tensor:
         steps = len(self.sampling.sigmas) - 1
-        fraction: Tensor = 1 - self.sampling.timestep(levels).float() / steps
-        return fraction
+        return 1 - self.sampling.timestep(levels).float() / steps
 
 
 class Run:
@@ -54,7 +53,7 @@ class FacePatch:
         """Replaces one cross attention: ``q`` [B, N, C], ``k``, ``v`` [B, S, C], all projected -> [B, N, C]."""
         if self.inner is None:
             heads, precision = extra["n_heads"], extra["attn_precision"]
-            text: Tensor = optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra)
+            text = optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra)
         else:
             text = self.inner(q, k, v, extra)
         call, (height, width) = self.calls.get(q.shape[0]), extra["activations_shape"][-2:]
@@ -144,8 +143,7 @@ def applied_casts(model: Any) -> tuple[AppliedCast, ...]:
     """The casts on a MODEL, in the order in which they were applied."""
     wrappers = model.model_options.get("transformer_options", {}).get("wrappers", {})
     before = wrappers.get(WrappersMP.APPLY_MODEL, {}).get(KEY)
-    casts: tuple[AppliedCast, ...] = before[0].__self__.casts if before else ()
-    return casts
+    return before[0].__self__.casts if before else ()
 
 
 def add_cast(model: Any, applied: AppliedCast) -> None:

@@ -15,7 +15,15 @@ from ...checkpoints import SAACheckpoint
 from ...encode import EncodedFace, TokenEncoder, encode_photos
 from ...faces import FaceDetector
 from ...pictures import to_rgb
-from ...types import Missing
+from ...types import Missing, Part, hinting
+
+# How whoever writes Python supplies what the core finds missing.
+HINTS: dict[Part, str] = {
+    "face detector": "Give detector (detection.load_detector).",
+    "detected face": "Encode a photo in which the face is visible, with a detector.",
+    "IMR weights": "Give imr (IMR.bin or imr.safetensors).",
+    "CLIP vision": "Give clip_vision (CLIP-ViT-H-14-laion2B-s32B-b79K).",
+}
 
 
 class FloatNetwork:
@@ -27,8 +35,7 @@ class FloatNetwork:
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Inputs in float32 on the CPU, and so the result."""
         with torch.no_grad():
-            result: Tensor = self.module(*inputs)
-        return result
+            return self.module(*inputs)
 
 
 @contextlib.contextmanager
@@ -53,8 +60,7 @@ class ClipVision:
         """Hidden states before the last layer: [K, 3, 224, 224] normalised -> [K, 257, 1280], float32 on the CPU."""
         with _visiting(self.model, self.device()), torch.no_grad():
             seen = self.model(pixel_values=pixels.to(next(self.model.parameters())), output_hidden_states=True)
-        tokens: Tensor = seen.hidden_states[-2].float().cpu()
-        return tokens
+        return seen.hidden_states[-2].float().cpu()
 
 
 class PhotoEncoder:
@@ -70,6 +76,7 @@ class PhotoEncoder:
         """``device`` says where CLIP runs; it goes back to where it was after each use."""
         self.saa, self.clip_vision, self.detector, self.device = saa, clip_vision, detector, device
 
+    @hinting(HINTS)
     def encode(self, *images: Any, name: str = "", **how: Any) -> EncodedFace:
         """Photos of one person (paths, PIL images, arrays); ``how`` as in :func:`encode.encode_photos`."""
         if self.clip_vision is None:

@@ -18,10 +18,10 @@ from ...faces import FaceDetector
 from ...gate_maps import GateRecorder
 from ...motion import MotionNetworks, edit_face
 from ...pictures import to_rgb
-from ...types import Cast, Face, Person, SAAOptions
+from ...types import Cast, Face, Person, SAAOptions, hinting
 from .clip_vision import load_clip_vision
 from .lora import FusedLoRA
-from .photos import FloatNetwork, PhotoEncoder
+from .photos import HINTS, FloatNetwork, PhotoEncoder
 from .unet import Attachment, attach, unwrapped
 
 
@@ -100,15 +100,14 @@ class DynamicID:
         """Read a face file; ``warn`` gets a sentence if another encoder made it (default: a Python warning)."""
         return load_face(path, self.saa.encoder_hash, warn or warnings.warn)
 
+    @hinting(HINTS)
     def edit(
         self, face: Face, expression: str = "", *, source: str = "", pose_image: Any = None, strength: float = 1.0
     ) -> Face:
         """The same person with another expression or pose, e.g. ``"a very surprised expression, front view"``.
 
-        ``source``: what the photo shows, "" to have it read off the face; ``pose_image``: a photo of anybody whose
-        landmarks become the target's, and whose expression does where none is given; ``strength``: 0 is the photo's own
-        expression, 1 the target's, up to 2.
-        Raises DynamicIDError without IMR weights, for a face without landmarks, or a pose image without a face.
+        As :func:`motion.edit_face`, which decides what is taken from where; ``pose_image``: a photo (path, PIL image, array)
+        of anybody.
         """
         picture = None if pose_image is None else to_rgb(pose_image)
         return edit_face(
@@ -130,7 +129,7 @@ class DynamicID:
             list(texts), padding=True, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
         )
         with torch.no_grad():
-            pooled: Tensor = encoder(tokens.input_ids.to(self.pipe._execution_device)).pooler_output
+            pooled = encoder(tokens.input_ids.to(self.pipe._execution_device)).pooler_output
         return pooled.float().cpu()
 
     # The pipeline

@@ -53,7 +53,7 @@ class FaceProcessor(nn.Module):
         self.site, self.lora, self.lora_strength = site, lora, lora_strength
 
     def _project(self, projection: nn.Module, target: str, x: Tensor) -> Tensor:
-        projected: Tensor = projection(x)
+        projected = projection(x)
         return projected if self.lora is None else projected + self.lora_strength * self.lora[target](x)
 
     # Not `forward`: diffusers reads the names of this method's parameters and passes on only those keywords.
@@ -74,12 +74,12 @@ class FaceProcessor(nn.Module):
         q = self._project(attn.to_q, "to_q", hidden_states)
         k = self._project(attn.to_k, "to_k", context)
         v = self._project(attn.to_v, "to_v", context)
-        heads = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v))  # [B, H, N or S, D]
-        out = scaled_dot_product_attention(*heads, attn_mask=attention_mask).transpose(1, 2).flatten(2)
+        by_head = [x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v)]  # [B, H, N or S, D]
+        text = scaled_dot_product_attention(by_head[0], by_head[1], by_head[2], attn_mask=attention_mask)
+        out = text.transpose(1, 2).flatten(2)
         if self.site is not None and dynamicid is not None:
             out = self._add_faces(dynamicid, self.site, out, q)
-        result: Tensor = attn.to_out[1](self._project(attn.to_out[0], "to_out", out))
-        return result
+        return attn.to_out[1](self._project(attn.to_out[0], "to_out", out))
 
     @staticmethod
     def _add_faces(call: Call, site: int, text: Tensor, q: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class CallHook:
         self.applied, self.schedule, self.guided = applied, schedule, guided
         self._memory = Memory(_ordinary_tensors)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         sample = args[0] if args else kwargs["sample"]
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]

@@ -1,4 +1,4 @@
-"""Identity and CLIP tokens -> faces; averaging and blending of faces (method, sections 1 and 3)."""
+"""Several faces -> one: photos of one person averaged, people blended into a new one (docs/method.md, section 3)."""
 
 from __future__ import annotations
 
@@ -8,38 +8,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from .networks.face_encoder import FaceEncoder
 from .types import DynamicIDError, Face
 
 BLEND_MODES = ("tokens", "attention")
-
-
-def check_clip_width(encoder: FaceEncoder, clip_tokens: Tensor) -> None:
-    """Raise DynamicIDError when CLIP tokens [.., L, width] come from another CLIP model than the encoder's."""
-    if clip_tokens.shape[-1] != encoder.sizes.clip:
-        raise DynamicIDError(
-            f"This CLIP vision model gives tokens of width {clip_tokens.shape[-1]}, but the face encoder needs "
-            f"{encoder.sizes.clip}. Load CLIP-ViT-H-14-laion2B-s32B-b79K (the file that IP-Adapter uses)."
-        )
-
-
-def encode_tokens(
-    encoder: FaceEncoder, identities: Tensor, clip_tokens: Tensor, null_clip_tokens: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Face tokens of K photos and the null tokens, in one pass.
-
-    ``identities`` [K, 512] (zeros where no face was found), ``clip_tokens`` [K, 257, 1280]: hidden states before CLIP's
-    last layer; ``null_clip_tokens`` [1, 257, 1280]: the same of a picture that is zero after normalisation. They must
-    be on the device and in the dtype that ``encoder`` (a FaceEncoder, or what a host wraps around one) runs in.
-    Returns [K, T, 768] and [1, T, 768], float32 on the CPU.
-    """
-    check_clip_width(encoder, clip_tokens)
-    null_identity = torch.zeros_like(identities[:1])
-    identities, clip_tokens = torch.cat((identities, null_identity)), torch.cat((clip_tokens, null_clip_tokens))
-    with torch.no_grad():
-        tokens = encoder(identities.to(clip_tokens), clip_tokens).float().cpu()
-    return tokens[:-1], tokens[-1:]
 
 
 def average_faces(faces: Sequence[Face]) -> Face:
@@ -49,7 +22,7 @@ def average_faces(faces: Sequence[Face]) -> Face:
     """
     _check_alike(faces)
     known = [face.identity for face in faces if face.identity is not None]
-    identity = torch.nn.functional.normalize(torch.stack(known).mean(0), dim=0) if known else None
+    identity = normalize(torch.stack(known).mean(0), dim=0) if known else None
     tokens = torch.cat([face.tokens for face in faces]).mean(0, keepdim=True)
     first = next((face for face in faces if face.landmarks is not None), faces[0])
     return dataclasses.replace(first, tokens=tokens, identity=identity)
@@ -68,7 +41,7 @@ def parse_weights(text: str) -> list[float]:
 
 def _check_alike(faces: Sequence[Face]) -> None:
     if not faces:
-        raise DynamicIDError("There are no faces to blend. Connect at least one.")
+        raise DynamicIDError("There are no faces to blend. Give at least one.")
     if len({face.encoder for face in faces}) > 1:
         raise DynamicIDError("These faces were made by different face encoders. Encode them all with the same one.")
     if len({(tuple(face.tokens.shape), face.mix) for face in faces}) > 1:
@@ -82,6 +55,10 @@ def _shares(weights: Sequence[float], count: int) -> list[float]:
     if not 0 < total < float("inf") or any(weight < 0 for weight in weights):
         raise DynamicIDError(f"Weights {list(weights)} do not add up to a blend; use numbers from 0 up, not all zero.")
     return [weight / total for weight in weights]
+
+
+def _sum(parts: Sequence[Tensor]) -> Tensor:
+    return sum(parts[1:], start=parts[0])
 
 
 def blend_faces(faces: Sequence[Face], weights: Sequence[float], mode: str = "tokens") -> Face:
@@ -98,16 +75,14 @@ def blend_faces(faces: Sequence[Face], weights: Sequence[float], mode: str = "to
     first = faces[0]
     if len(faces) == 1:
         return first
-    known = [(s, face.identity) for s, face in zip(shares, faces, strict=True) if face.identity is not None]
-    mixed = {
-        "identity": torch.nn.functional.normalize(sum(s * i for s, i in known), dim=0) if known else None,
-        "name": " + ".join(face.name for face in faces if face.name),
-    }
+    known = [s * face.identity for s, face in zip(shares, faces, strict=True) if face.identity is not None]
+    identity = normalize(_sum(known), dim=0) if known else None
+    name = " + ".join(face.name for face in faces if face.name)
     if mode == "attention":
         if any(len(face.mix) > 1 for face in faces):
             raise DynamicIDError("A face blended in attention cannot be blended so again. Blend all faces at once.")
         mix = (shares[0], *[1 - shares[0]] * (len(faces) - 1))
         tokens, null = (torch.cat([getattr(f, n) for f in faces], dim=1) for n in ("tokens", "uncond_tokens"))
-        return dataclasses.replace(first, tokens=tokens, uncond_tokens=null, mix=mix, **mixed)
-    tokens = sum(s * face.tokens for s, face in zip(shares, faces, strict=True))
-    return dataclasses.replace(first, tokens=tokens, **mixed)
+        return dataclasses.replace(first, tokens=tokens, uncond_tokens=null, mix=mix, identity=identity, name=name)
+    tokens = _sum([s * face.tokens for s, face in zip(shares, faces, strict=True)])
+    return dataclasses.replace(first, tokens=tokens, identity=identity, name=name)

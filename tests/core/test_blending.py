@@ -1,19 +1,12 @@
-"""Faces from identities and CLIP tokens; averaging and blending."""
+"""Several photos of one person averaged, several people blended."""
 
 from __future__ import annotations
 
-import published
 import pytest
 import torch
 
-from dynamicid_core.checkpoints import load_saa
-from dynamicid_core.tokens import average_faces, blend_faces, check_clip_width, encode_tokens, parse_weights
+from dynamicid_core.blending import average_faces, blend_faces, parse_weights
 from dynamicid_core.types import DynamicIDError, Face
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return load_saa(published.small_saa()).face_encoder  # identities of 6, CLIP tokens of width 9 -> 3 tokens of 8
 
 
 def _face(seed: int, **changed) -> Face:
@@ -25,42 +18,6 @@ def _face(seed: int, **changed) -> Face:
 
 def _cosine(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(torch.nn.functional.cosine_similarity(a, b, dim=0))
-
-
-# --- encoding -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("photos", [1, 3])
-def test_tokens_and_null_tokens_come_from_one_pass(encoder, photos):
-    identities, clip = torch.randn(photos, 6), torch.randn(photos, 5, 9)
-    null_clip, passes = torch.randn(1, 5, 9), []
-    hook = encoder.register_forward_hook(lambda _module, args, _out: passes.append(len(args[0])))
-    tokens, null = encode_tokens(encoder, identities, clip, null_clip)
-    hook.remove()
-    assert passes == [photos + 1]
-    assert (tokens.shape, null.shape) == ((photos, 3, 8), (1, 3, 8))
-    for i in range(photos):
-        torch.testing.assert_close(tokens[i : i + 1], encoder(identities[i : i + 1], clip[i : i + 1]))
-    torch.testing.assert_close(null, encoder(torch.zeros(1, 6), null_clip))
-    assert not tokens.requires_grad
-
-
-def test_half_precision_encoders_give_float32(encoder):
-    half = load_saa(published.small_saa(torch.float16)).face_encoder
-    identities, clip, null_clip = torch.randn(2, 6), torch.randn(2, 5, 9), torch.randn(1, 5, 9)
-    tokens, null = encode_tokens(half, identities, clip.half(), null_clip.half())
-    assert tokens.dtype == null.dtype == torch.float32
-    torch.testing.assert_close(tokens, encode_tokens(encoder, identities, clip, null_clip)[0], atol=0.05, rtol=0.05)
-
-
-def test_another_clip_models_tokens_are_refused(encoder):
-    check_clip_width(encoder, torch.ones(1, 5, 9))
-    for call in (
-        lambda: check_clip_width(encoder, torch.ones(1, 5, 1024)),
-        lambda: encode_tokens(encoder, torch.ones(1, 6), torch.ones(1, 5, 1024), torch.ones(1, 5, 1024)),
-    ):
-        with pytest.raises(DynamicIDError, match=r"width 1024, but the face encoder needs 9\. Load CLIP-ViT-H-14"):
-            call()
 
 
 # --- averaging ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,224 @@
+"""Faces by an InsightFace model pack that lies on this machine, behind :class:`faces.FaceDetector`.
+
+Nothing is ever downloaded: InsightFace's loader is given files, and a pack that is missing is an error that says where to
+get it. Boxes are (x0, y0, x1, y1), in pixels of the picture; a size is (height, width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .faces import DetectedFace
+from .types import DynamicIDError
+
+PROVIDERS = {  # onnxruntime's names, in the order in which "auto" tries them
+    "CUDA": "CUDAExecutionProvider",
+    "CoreML": "CoreMLExecutionProvider",
+    "DirectML": "DmlExecutionProvider",
+    "CPU": "CPUExecutionProvider",
+}
+PACK_URL = "https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_l.zip"
+PACK_LICENCE = (
+    "InsightFace's face model packs (buffalo_l and others) are for non-commercial research only, "
+    "whatever the licence of this software; ask insightface.ai about other uses."
+)
+# The models of a pack that are used, by file name, as in buffalo_l/m/s and antelopev2. Only pose can be done without.
+PACK_MODELS = {
+    "detection": ("det_*.onnx", "scrfd_*.onnx"),
+    "recognition": ("w600k_*.onnx", "glintr*.onnx", "arcface*.onnx"),
+    "landmark_2d_106": ("2d106*.onnx",),
+    "landmark_3d_68": ("1k3d68*.onnx",),
+}
+OPTIONAL_MODELS = ("landmark_3d_68",)
+
+LARGEST_DETECTION = 4096  # px of the longer side: larger pictures are shrunk before faces are looked for
+
+
+class InsightFaceDetector:
+    """Faces by an InsightFace model pack (SCRFD, ArcFace, 2d106det, 1k3d68), one session for each model.
+
+    Detection, landmarks and pose get the picture in BGR, as InsightFace expects. The identity is read off in the order
+    of ``identity_channels``: "rgb" is what the published pipeline did, and what its checkpoints were trained with;
+    "bgr" is what InsightFace expects (docs/method.md, section 1).
+
+    A picture in which nothing is found is tried again at half the detection size and with a grey border, because a face
+    that fills the picture is larger than any that the detector was trained on. Nothing is kept between calls, so that
+    one detector can serve several threads.
+    """
+
+    BORDER = 0.5  # of the picture's size, on every side
+
+    def __init__(
+        self,
+        models: Mapping[str, Path],
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        det_size: int = 640,
+        threshold: float = 0.5,
+        identity_channels: str = "rgb",
+    ) -> None:
+        """``models``: task (a key of ``PACK_MODELS``) -> .onnx file; ``providers``: onnxruntime's, best first."""
+        if identity_channels not in ("rgb", "bgr"):
+            raise DynamicIDError(f"identity_channels is {identity_channels!r}; it must be 'rgb' or 'bgr'.")
+        self.identity_channels = identity_channels
+        self.det_size = det_size
+        self._models = {task: _load_model(task, path, providers) for task, path in models.items()}
+        for task, model in self._models.items():
+            model.prepare(0, **({"det_thresh": threshold} if task == "detection" else {}))
+
+    def detect(self, image: np.ndarray) -> list[DetectedFace]:
+        """Every face of ``image``, uint8 RGB [h, w, 3], in its pixels."""
+        scale = max(*image.shape[:2], LARGEST_DETECTION) / LARGEST_DETECTION
+        rgb = image
+        if scale > 1:
+            height, width = (max(round(n / scale), 1) for n in image.shape[:2])
+            rgb = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+        bgr = np.ascontiguousarray(rgb[..., ::-1])
+        boxes, keypoints = self._find(bgr)
+        return [self._describe(rgb, bgr, *face, scale) for face in zip(boxes, keypoints, strict=True)]
+
+    def _find(self, bgr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes with scores [n, 5] and key points [n, 5, 2], of the first attempt that finds a face."""
+        for border in (0.0, self.BORDER):
+            y, x = (int(n * border) for n in bgr.shape[:2])
+            picture = np.pad(bgr, ((y, y), (x, x), (0, 0)), constant_values=127)  # grey: about 0 after normalisation
+            for side in (self.det_size, self.det_size // 2):
+                # InsightFace makes an empty picture of one much longer than wide; such a one is never a portrait
+                if min(picture.shape[:2]) * side < max(picture.shape[:2]):
+                    continue
+                boxes, keypoints = self._models["detection"].detect(picture, input_size=(side, side))
+                if len(boxes):
+                    return boxes - (x, y, x, y, 0), keypoints - (x, y)
+        return np.empty((0, 5)), np.empty((0, 5, 2))
+
+    def _describe(
+        self, rgb: np.ndarray, bgr: np.ndarray, box: np.ndarray, keypoints: np.ndarray, scale: float
+    ) -> DetectedFace:
+        from insightface.app.common import Face
+
+        face = Face(bbox=box[:4].astype(np.float32), kps=keypoints.astype(np.float32), det_score=box[4])
+        for task in ("landmark_2d_106", "landmark_3d_68"):
+            if task in self._models:
+                self._models[task].get(bgr, face)
+        self._models["recognition"].get(rgb if self.identity_channels == "rgb" else bgr, face)
+        length = float(np.linalg.norm(face.embedding))
+        x0, y0, x1, y1 = (float(v) * scale for v in box[:4])
+        return DetectedFace(
+            box=(x0, y0, x1, y1),
+            score=float(box[4]),
+            keypoints=face.kps * scale,
+            identity=(face.embedding / length).astype(np.float32) if length > 0 else None,
+            landmarks=None if face.landmark_2d_106 is None else (face.landmark_2d_106 * scale).astype(np.float32),
+            pose=None if face.pose is None else (float(face.pose[0]), float(face.pose[1]), float(face.pose[2])),
+        )
+
+
+def _load_model(task: str, path: Path, providers: Sequence[str]) -> Any:
+    """One model by InsightFace's own loader, which is given a file, not a name, and so has nothing to download."""
+    get_model = _insightface().model_zoo.get_model
+    try:
+        # InsightFace would else load the detector once more for every picture size.
+        model = get_model(str(path), providers=list(providers), static_shape_sessions=False)
+    except Exception as error:  # onnxruntime and protobuf raise many kinds
+        raise DynamicIDError(
+            f"The face model {path} cannot be loaded ({error}). "
+            f"The download may be incomplete; unpack it again: {PACK_URL}"
+        ) from error
+    found = getattr(model, "taskname", "nothing known")
+    if found != task:
+        raise DynamicIDError(f"{path} is named like a {task} model, but is for {found}. Unpack it again: {PACK_URL}")
+    return model
+
+
+def _insightface() -> ModuleType:
+    for module, package in (("onnxruntime", "onnxruntime"), ("insightface", "insightface")):
+        try:
+            imported = __import__(module)
+        except ImportError as error:
+            raise DynamicIDError(
+                f"Finding faces needs the Python package {package} ({error}). Install it with: "
+                "python -m pip install insightface onnxruntime"
+            ) from error
+    return imported
+
+
+def choose_providers(provider: str = "auto") -> list[str]:
+    """``auto``, ``CUDA``, ``CoreML``, ``DirectML`` or ``CPU`` -> onnxruntime's providers, the CPU as last resort."""
+    _insightface()
+    import onnxruntime
+
+    available = onnxruntime.get_available_providers()
+    here = {name: full for name, full in PROVIDERS.items() if full in available}
+    known = {name.lower(): name for name in PROVIDERS}
+    name = next(iter(here), "CPU") if provider.lower() == "auto" else known.get(provider.lower())
+    if name not in here:
+        raise DynamicIDError(
+            f"Provider {provider!r} is not available in this onnxruntime, which has: {', '.join(here)}. "
+            "Choose one of these or 'auto'; CUDA needs the package onnxruntime-gpu, "
+            "DirectML onnxruntime-directml, instead of onnxruntime."
+        )
+    return list(dict.fromkeys((here[name], here.get("CPU", here[name]))))
+
+
+def _models_in(folder: Path) -> dict[str, Path]:
+    """Task -> file, for those models of ``PACK_MODELS`` that lie in ``folder``."""
+    found: dict[str, Path] = {}
+    for task, patterns in PACK_MODELS.items():
+        files = [file for pattern in patterns for file in sorted(folder.glob(pattern))]
+        if files:
+            found[task] = files[0]
+    return found
+
+
+def pack_folders(pack: str, roots: Sequence[str | Path] = ()) -> list[Path]:
+    """Where a model pack is looked for, in this order; archives often unpack one folder too deep, so there as well."""
+    places = [Path(pack).expanduser()] if Path(pack).is_dir() else []
+    for root in [*(Path(root).expanduser() for root in roots), Path.home() / ".insightface"]:
+        places += [root / "models" / pack, root / pack]
+    places = [folder for place in places for folder in (place, place / place.name)]
+    return list(dict.fromkeys(places))
+
+
+def find_pack(pack: str = "buffalo_l", roots: Sequence[str | Path] = ()) -> dict[str, Path]:
+    """A model pack's files by task: the first folder that holds a detection, a recognition and a 106 point model.
+
+    Raises DynamicIDError with every folder searched, what was missing there, the download address and the licence.
+    """
+    needed = [task for task in PACK_MODELS if task not in OPTIONAL_MODELS]
+    searched = []
+    for folder in pack_folders(pack, roots):
+        models = _models_in(folder)
+        missing = [f"{task} ({PACK_MODELS[task][0]})" for task in needed if task not in models]
+        if not missing:
+            return models
+        searched.append(f"  {folder}" + (f": lacks {', '.join(missing)}" if models else ""))
+    goal = Path(roots[0] if roots else Path.home() / ".insightface").expanduser() / "models" / pack
+    raise DynamicIDError(
+        f"The face model pack {pack!r} was not found. Searched:\n" + "\n".join(searched) + f"\n"
+        f"Download {PACK_URL.replace('buffalo_l', Path(pack).name)} and unpack its .onnx files into {goal}. "
+        f"{PACK_LICENCE}"
+    )
+
+
+def load_detector(
+    pack: str = "buffalo_l",
+    roots: Sequence[str | Path] = (),
+    provider: str = "auto",
+    *,
+    det_size: int = 640,
+    threshold: float = 0.5,
+    identity_channels: str = "rgb",
+) -> InsightFaceDetector:
+    """A detector from a model pack on this machine; nothing is ever downloaded.
+
+    ``pack``: the name of a pack, or its folder. The published checkpoints know the identities of ``buffalo_l`` only;
+    the recogniser of another pack gives others. ``roots``: folders to search, as in ``pack_folders``.
+    Raises DynamicIDError for a missing package, pack or provider, and for damaged files.
+    """
+    providers = choose_providers(provider)
+    return InsightFaceDetector(find_pack(pack, roots), providers, det_size, threshold, identity_channels)

@@ -1,0 +1,84 @@
+"""Face files: one encoded person as numbers (docs/nodes.md, file formats). They hold no photo."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .files import describe, read_safetensors, write_safetensors
+from .types import DynamicIDError, Face
+
+FACE_FORMAT, FACE_VERSION = "dynamicid-face", "1"
+FACE_TENSORS = ("tokens", "uncond_tokens", "identity", "landmarks", "pose")
+
+
+def save_face(path: str | os.PathLike[str], face: Face) -> Path:
+    """Write a face file. It holds numbers only, no photo; yet they identify a person: treat it like a photo."""
+    tensors = {name: value.float() for name in FACE_TENSORS if (value := getattr(face, name)) is not None}
+    metadata = {"format": FACE_FORMAT, "version": FACE_VERSION, "encoder": face.encoder}
+    if len(face.mix) > 1:
+        metadata["mix"] = json.dumps(face.mix)
+    if face.expression:
+        metadata["expression"] = face.expression
+    return write_safetensors(path, tensors, metadata)
+
+
+def _read_face(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a face file, checked as far as the format and its version go."""
+    expected = "a face file, as DynamicID saves it"
+    try:
+        tensors, metadata = read_safetensors(path)
+    except DynamicIDError as error:
+        raise DynamicIDError(f"{error} Expected {expected}.") from error
+    if metadata.get("format") != FACE_FORMAT:
+        raise DynamicIDError(f"{path} is {describe(tensors)}; expected {expected}.")
+    if metadata.get("version") != FACE_VERSION:
+        raise DynamicIDError(
+            f"{path} is a face file of version {metadata.get('version')}, but this DynamicID reads version "
+            f"{FACE_VERSION}. Update DynamicID, or encode the photo again."
+        )
+    return tensors, metadata
+
+
+def load_face(
+    path: str | os.PathLike[str], encoder: str | None = None, warn: Callable[[str], object] | None = None
+) -> Face:
+    """Read a face file.
+
+    With ``encoder`` (the sha256 of the loaded encoder), a file of another one is loaded with a warning that names both.
+    Raises DynamicIDError for anything that is no face file.
+    """
+    path = Path(path)
+    tensors, metadata = _read_face(path)
+    made_by = metadata.get("encoder", "")
+    try:
+        face = Face(
+            encoder=made_by,
+            mix=tuple(map(float, json.loads(metadata.get("mix", "[1.0]")))),
+            expression=metadata.get("expression"),
+            name=path.stem,
+            # Copies: a face must not hold on to its file, which may be written over.
+            **{name: tensors[name].to(torch.float32, copy=True) for name in FACE_TENSORS if name in tensors},
+        )
+    except DynamicIDError as error:
+        raise DynamicIDError(f"{path} is a damaged face file. {error}") from error
+    except (TypeError, ValueError, ZeroDivisionError) as error:  # no tokens, or a mix that is no list of numbers
+        raise DynamicIDError(f"{path} is a damaged face file ({error}); encode the photo again.") from error
+    if encoder and warn and (message := encoder_mismatch(made_by, encoder, str(path))):
+        warn(message)
+    return face
+
+
+def encoder_mismatch(made_by: str, encoder: str, what: str) -> str | None:
+    """A warning when a face was made by another encoder than the one in use, else None."""
+    if made_by == encoder:
+        return None
+    return (
+        f"{what} was made by the face encoder {made_by[:12] or 'unknown'}, but the loaded one is {encoder[:12]}; "
+        "the likeness may suffer. Encode the photo again with the loaded DynamicID file."
+    )

@@ -1,0 +1,49 @@
+"""The host's boxes (BOUNDING_BOX, in pixels of a canvas) and the core's (fractions)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..dynamicid_core.types import DynamicIDError
+
+PixelBox = Mapping[str, float]  # x, y, width, height
+Box = tuple[float, float, float, float]  # y0, x0, y1, x1, fractions of the canvas
+
+CELL = 8  # boxes that move from frame to frame become masks with a cell for this many pixels
+
+
+def frames_of(bboxes: PixelBox | Sequence[PixelBox] | Sequence[Sequence[PixelBox]] | None) -> list[list[PixelBox]]:
+    """Boxes as nodes give them -> boxes for each frame.
+
+    Known are one box (a dictionary), a list of boxes, and a list of such lists, one for each frame.
+    """
+    if isinstance(bboxes, Mapping):
+        return [[bboxes]]
+    boxes = list(bboxes or ())
+    if any(isinstance(box, Mapping) for box in boxes):
+        return [boxes]
+    return [list(frame) for frame in boxes] or [[]]
+
+
+def to_fractions(box: PixelBox, width: int, height: int, number: int) -> Box:
+    """Box ``number`` (from 1) of a canvas, cut off at its edges. Raises DynamicIDError if nothing of it is left."""
+    x, y, w, h = (float(box.get(name, 0)) for name in ("x", "y", "width", "height"))
+    y0, x0, y1, x1 = (min(max(v, 0.0), 1.0) for v in (y / height, x / width, (y + h) / height, (x + w) / width))
+    if y0 >= y1 or x0 >= x1:
+        raise DynamicIDError(
+            f"Box {number} (x {x:g}, y {y:g}, width {w:g}, height {h:g}) has no area on a canvas of {width} x {height}. "
+            "Draw it larger, or set width and height to the size of the canvas that it was drawn on."
+        )
+    return y0, x0, y1, x1
+
+
+def to_frames(bboxes, width: int, height: int) -> list[list[Box]]:
+    """Boxes as nodes give them (:func:`frames_of`), in pixels of a canvas -> for each frame its boxes as fractions."""
+    return [
+        [to_fractions(box, width, height, number) for number, box in enumerate(boxes, 1)] for boxes in frames_of(bboxes)
+    ]
+
+
+def cells(width: int, height: int) -> tuple[int, int]:
+    """Height and width of the masks that boxes of a canvas become where they move."""
+    return max(1, height // CELL), max(1, width // CELL)

@@ -1,0 +1,58 @@
+"""What of the nodes needs no host: the host's boxes, and the hints for what is missing."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from without_host import nodes_pack
+
+
+@pytest.fixture(scope="module")
+def pack():
+    with nodes_pack() as load:
+        yield load
+
+
+BOX = {"x": 25, "y": 10, "width": 50, "height": 80}
+
+
+@pytest.mark.parametrize(
+    "bboxes, counts",
+    [(BOX, [1]), ([BOX, BOX], [2]), ([[BOX], [BOX, BOX]], [1, 2]), ([], [0]), (None, [0]), ([[]], [0])],
+)
+def test_boxes_come_alone_in_a_list_or_for_each_frame(pack, bboxes, counts):
+    frames = pack("nodes.boxes").to_frames(bboxes, 100, 200)
+    assert [len(frame) for frame in frames] == counts
+    assert {box for frame in frames for box in frame} <= {(0.05, 0.25, 0.45, 0.75)}
+
+
+def test_boxes_are_cut_off_at_the_canvas_and_refused_outside(pack):
+    boxes = pack("nodes.boxes")
+    assert boxes.to_fractions({"x": -50, "y": 50, "width": 100, "height": 100}, 100, 100, 1) == (0.5, 0, 1, 0.5)
+    assert boxes.to_fractions({"width": 10, "height": 20}, 100, 100, 1) == (0, 0, 0.2, 0.1)
+    with pytest.raises(ValueError, match=r"Box 2 \(x 300, y 0, width 20, height 9\) has no area on a canvas of 200 x 100"):
+        boxes.to_frames([BOX, {"x": 300, "y": 0, "width": 20, "height": 9}], 200, 100)
+    assert boxes.cells(1024, 512) == (64, 128) and boxes.cells(4, 4) == (1, 1)
+
+
+def test_boxes_reach_the_cast_as_fractions_and_as_masks_where_they_move(pack):
+    import torch
+
+    types, node = pack("dynamicid_core.types"), pack("nodes.cast").DynamicIDPlaceFaces
+    faces = {f"face{i}": types.Face(torch.zeros(1, 4, 8), torch.zeros(1, 4, 8), "x") for i in (1, 0)}
+    moved = BOX | {"x": 50}
+    (cast,) = node.execute(faces, [[BOX, BOX], [BOX, moved]], 100, 200, weight=0.5)
+    still, moving = (person.region for person in cast.people)
+    assert still.box == (0.05, 0.25, 0.45, 0.75)
+    assert moving.mask.shape == (2, 25, 12) and moving.mask[0].sum() == moving.mask[1].sum() > 0
+
+
+def test_whatever_may_be_missing_has_a_hint_in_every_front_end(pack):
+    from dynamicid_core import command_line
+    from dynamicid_core.types import Part
+
+    parts = set(get_args(Part))
+    assert set(pack("nodes.hints").HINTS) == set(command_line.HINTS) == parts
+    diffusers = pytest.importorskip("dynamicid_core.hosts.diffusers")
+    assert set(diffusers.HINTS) == parts
