@@ -15,12 +15,12 @@ import full_size
 import torch
 from measure import DTYPES, Table, interleaved, milliseconds, parser, prepare, ratio, report
 
-from dynamicid_core import motion
+from dynamicid_core import motion, prompts
 from dynamicid_core.networks.keypoints import KeypointEncoder
 from dynamicid_core.networks.reconfigurator import Reconfigurator
 from dynamicid_core.types import Face
 
-EDITS = len(motion.GRID_PROMPTS)
+EDITS = len(prompts.GRID_PROMPTS)
 TARGET = 3.0
 START, END = 49406, 49407  # CLIP's tokens
 
@@ -32,7 +32,7 @@ def main() -> None:
     device = prepare(options)
     networks = make_networks(device, DTYPES[options.dtype])
     face, landmarks = make_face()
-    prompts = ["in a neutral expression, in front view", *motion.GRID_PROMPTS]
+    texts = ["in a neutral expression, in front view", *prompts.GRID_PROMPTS]
     features = torch.randn(1 + EDITS, 768, generator=torch.Generator().manual_seed(3))
 
     def edit(count: int):
@@ -46,7 +46,7 @@ def main() -> None:
     table.add("edit (landmarks and IMR)", milliseconds(one), milliseconds(many), ratio(many, one), TARGET)
     part_rows(table, networks, landmarks, features, options, device)
     text = make_text_encoder(device, DTYPES[options.dtype])
-    calls = {"one": lambda: text(prompts[:2]), "all": lambda: text(prompts)}
+    calls = {"one": lambda: text(texts[:2]), "all": lambda: text(texts)}
     times = interleaved(calls, "one", max(3, options.rounds // 3), device)
     table.add(
         f"text (2 or {1 + EDITS} prompts)",
@@ -58,10 +58,18 @@ def main() -> None:
 
 
 def make_networks(device: torch.device, dtype: torch.dtype):
-    reconfigurator, keypoints = full_size.fill(Reconfigurator()), full_size.fill(KeypointEncoder())
-    return types.SimpleNamespace(
-        reconfigurator=reconfigurator.to(device, dtype), keypoint_encoder=keypoints.to(device, dtype)
-    )
+    """IMR and key point encoder as hosts run them: float32 on the CPU in and out."""
+
+    def running(network: torch.nn.Module):
+        network = full_size.fill(network).to(device, dtype)
+
+        def run(*inputs: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                return network(*(x.to(device, dtype) for x in inputs)).float().cpu()
+
+        return run
+
+    return motion.MotionNetworks(running(Reconfigurator()), running(KeypointEncoder()), lambda texts: torch.empty(0))
 
 
 def make_face() -> tuple[Face, torch.Tensor]:

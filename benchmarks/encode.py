@@ -88,7 +88,7 @@ def add_parts(table: Table, host, networks: dict, loading: dict, options, device
         ),
         "recognition": Inside((models["recognition"], "get")),
         "CLIP": Inside((hosts, "clip_tokens")),
-        "projection": Inside((hosts, "encode_tokens")),
+        "projection": Inside((host.module("dynamicid_core.encode"), "encode_tokens")),
     }
     runs: dict[str, list[float]] = {name: [] for name in (*insides, "all")}
     for inside in insides.values():
@@ -122,8 +122,10 @@ def again_table(host, device: torch.device) -> Table:
         "6": ("PreviewImage", {"images": ["5", 1]}),
     }  # fmt: skip
     prompt = {n: {"class_type": c, "inputs": i, "_meta": {"title": c}} for n, (c, i) in graph.items()}
-    hosts, faces = host.module("dynamicid_core.hosts.comfy"), host.module("dynamicid_core.faces")
-    counted = [(hosts, "clip_tokens"), (hosts, "encode_tokens"), (hosts, "load"), (faces, "load_detector")]
+    hosts, encode, detection = (
+        host.module(f"dynamicid_core.{name}") for name in ("hosts.comfy", "encode", "detection")
+    )
+    counted = [(hosts, "clip_tokens"), (encode, "encode_tokens"), (hosts, "load"), (detection, "load_detector")]
     counts = count_calls(counted)
     table = Table("The same graph again", ("run", "CPU ms", *(name for _, name in counted)))
     for name in ("first", "second, unchanged", "third, another order of faces"):

@@ -29,7 +29,7 @@ def average_faces(faces: Sequence[Face]) -> Face:
 
 
 def parse_weights(text: str) -> list[float]:
-    """Numbers out of a text such as ``1, 0.5``, with any comma or semicolon between them, also those of Chinese and Japanese.
+    """Numbers out of a text such as ``1, 0.5``, with any comma or semicolon between them, also of Chinese and Japanese.
 
     Raises DynamicIDError for anything else.
     """

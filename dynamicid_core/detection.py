@@ -1,7 +1,7 @@
 """Faces by an InsightFace model pack that lies on this machine, behind :class:`faces.FaceDetector`.
 
-Nothing is ever downloaded: InsightFace's loader is given files, and a pack that is missing is an error that says where to
-get it. Boxes are (x0, y0, x1, y1), in pixels of the picture; a size is (height, width).
+Nothing is ever downloaded: InsightFace's loader is given files, and a pack that is missing is an error that says where
+to get it. Boxes are (x0, y0, x1, y1), in pixels of the picture; a size is (height, width).
 """
 
 from __future__ import annotations

@@ -28,7 +28,9 @@ GROUND = (46, 48, 52)
 FILL = 0.45  # opacity of a region
 FREE = 0.12  # ... of the part that people without a region share
 # Black over blue and red to white: dark where nothing happens, even steps in lightness.
-HEAT = np.array([(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)], np.float32)
+HEAT = np.array(
+    [(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)], np.float32
+)
 
 
 # --- Detected faces -----------------------------------------------------------------------------------------------
@@ -78,7 +80,7 @@ def draw_faces(image: np.ndarray, faces: Sequence[DetectedFace], chosen: int | N
 
 
 def draw_encoded(encoded: EncodedFace) -> list[np.ndarray]:
-    """Each photo of an encoded face with its faces numbered and the chosen one marked, at most ``PREVIEW_SIZE`` px long."""
+    """Each photo of an encoded face, its faces numbered and the chosen one marked, at most ``PREVIEW_SIZE`` px long."""
     pictures = []
     for photo, found, chosen in zip(encoded.photos, encoded.found, encoded.chosen, strict=True):
         number = next((i for i, face in enumerate(found) if face is chosen), None)
@@ -89,7 +91,7 @@ def draw_encoded(encoded: EncodedFace) -> list[np.ndarray]:
 
 
 def draw_scores(image: np.ndarray, score: PictureScore) -> np.ndarray:
-    """A copy of the picture with every face boxed and named: green recognised, orange not, red duplicates, grey others."""
+    """A copy of the picture with every face boxed and named: green alike, orange not, red duplicates, grey others."""
     picture, line = Image.fromarray(image), _line_width(image)
     labels: dict[int, tuple[str, Color]] = {i: ("bystander", STRANGER) for i in score.bystanders}
     for person in score.people:

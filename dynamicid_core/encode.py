@@ -112,7 +112,7 @@ def choose_faces(
     index: int = 0,
     progress: Progress = iter,
 ) -> tuple[list[list[DetectedFace]], list[DetectedFace | None]]:
-    """All faces of each photo (uint8 RGB [h, w, 3]) in ``order``, and the one numbered ``index``, None if there is none.
+    """All faces of each photo (uint8 RGB [h, w, 3]) in ``order``, and the one numbered ``index``, None without any.
 
     Raises DynamicIDError if a photo shows faces but not so many, with the photo's number if there are several.
     """
@@ -173,8 +173,8 @@ def encode_photos(
 ) -> EncodedFace:
     """Several photos of one person -> one face, the mean of their tokens.
 
-    ``photos``: uint8 RGB [h, w, 3] each, as :func:`pictures.to_rgb` makes them. ``detector``: None means that no face is
-    looked for, which only ``on_no_face="clip only"`` allows. ``order``, ``index``: which face of a photo that shows several.
+    ``photos``: uint8 RGB [h, w, 3] each, as :func:`pictures.to_rgb` makes them. ``detector``: None means that no face
+    is looked for, which only ``on_no_face="clip only"`` allows. ``order``, ``index``: which face of several.
     ``crop_factor``: 0 encodes the whole photo, as published, else a square of so many face sizes around the face.
     ``on_no_face``: one of :data:`faces.ON_NO_FACE`. ``progress``: goes through the photos while faces are looked for.
     Raises DynamicIDError for photos that cannot be used, and :class:`types.Missing` for a detector that is needed.
@@ -196,5 +196,7 @@ def encode_photos(
     unknown = torch.zeros(encoder.sizes.identity)
     identities = torch.stack([known.get("identity", unknown) for known in details])
     tokens, uncond = encode_tokens(encoder, identities, seen, null_clip_tokens(clip))
-    people = [Face(row[None], uncond, encoder.hash, name=name, **known) for row, known in zip(tokens, details, strict=True)]
+    people = [
+        Face(row[None], uncond, encoder.hash, name=name, **known) for row, known in zip(tokens, details, strict=True)
+    ]
     return EncodedFace(average_faces(people) if len(people) > 1 else people[0], found, chosen, message, photos)

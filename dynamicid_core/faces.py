@@ -95,8 +95,8 @@ def on_no_face(found: Sequence[DetectedFace | None], policy: str = "error") -> t
 
     ``policy``: ``error`` refuses photos without a face; ``clip only`` encodes them with the identity left at zero, as
     published; ``skip photo`` leaves them out.
-    Raises DynamicIDError, with the numbers (from 1) of the photos if there are several, for ``error``, or when none would
-    be left.
+    Raises DynamicIDError, with the numbers (from 1) of the photos if there are several, for ``error``, or when none
+    would be left.
     """
     if policy not in ON_NO_FACE:
         raise DynamicIDError(f"on_no_face is {policy!r}; choose one of {', '.join(ON_NO_FACE)}.")

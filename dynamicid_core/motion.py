@@ -28,7 +28,7 @@ class TokenEditor(Protocol):
 
     @property
     def reconfigurator(self) -> Callable[..., Tensor]:
-        """Tokens [1, T, 768], landmark features [1, 768] and [K, 768], text features [1, 768] and [K, 768] -> [K, T, 768]."""
+        """Tokens [1, T, 768], landmark features [1, 768], [K, 768], text features [1, 768], [K, 768] -> [K, T, 768]."""
         ...
 
     @property
@@ -70,7 +70,9 @@ def read_target(photo: np.ndarray, detector: FaceDetector | None) -> MotionTarge
     height, width = photo.shape[:2]
     face = pick_face(detector.detect(photo), "large-small", 0, (height, width))
     if face.landmarks is None:
-        raise DynamicIDError("The face detector gives no landmarks. Use a pack with a 106 point model, such as buffalo_l.")
+        raise DynamicIDError(
+            "The face detector gives no landmarks. Use a pack with a 106 point model, such as buffalo_l."
+        )
     landmarks = torch.from_numpy(landmark_fractions(face.landmarks, (0, 0, width, height)))
     pose = None if face.pose is None else torch.tensor(face.pose, dtype=torch.float32)
     return MotionTarget(landmarks, pose, read_expression(face.landmarks))
@@ -129,9 +131,9 @@ def edit_motion(
     """The same person with K other expressions or poses, in one batched pass.
 
     ``source_text`` [1, 768] and ``target_text`` [K, 768] are CLIP-L's unprojected pooler outputs; ``target_landmarks``
-    [106, 2] or [K, 106, 2], fractions of the target photo, else the source's own; ``target_pose`` [3], that photo's pose,
-    where known. ``strength``, one or K: 0 is the face as it is, bit for bit, 1 the edited one, values between lie between
-    in token space, and up to 2 exaggerate.
+    [106, 2] or [K, 106, 2], fractions of the target photo, else the source's own; ``target_pose`` [3], that photo's
+    pose, where known. ``strength``, one or K: 0 is the face as it is, bit for bit, 1 the edited one, values between lie
+    between in token space, and up to 2 exaggerate.
     The tokens of a face blended in attention are edited person by person. The face is not changed.
     Raises DynamicIDError for a face without landmarks and for shapes or strengths that do not fit.
     """
@@ -166,10 +168,11 @@ def edit_face(
 ) -> Face:
     """The same person with another expression or pose, in words, from a photo of anybody, or both.
 
-    ``expression``: what the face shall show, in free words or those of a menu (:func:`prompts.target_prompt`); "" takes
-    what ``pose_image`` shows. ``source``: what the person's own photo shows; "" has it read off the face. ``pose_image``:
-    uint8 RGB [h, w, 3]; landmarks and pose of its largest face, which ``detector`` finds, become the target's.
-    ``networks``: None where they were not loaded. ``strength``: 0 is the photo's own expression, 1 the target's, up to 2.
+    ``networks``: None where they were not loaded. ``expression``: what the face shall show, in free words or those of a
+    menu (:func:`prompts.target_prompt`); "" takes what ``pose_image`` shows. ``source``: what the person's own photo
+    shows; "" has it read off the face. ``pose_image``: uint8 RGB [h, w, 3]; landmarks and pose of its largest face,
+    which ``detector`` finds, become the target's. ``strength``: 0 is the photo's own expression, 1 the target's, and
+    up to 2 exaggerates.
     Raises :class:`types.Missing` without networks, for a face without landmarks, and for a photo without a detector;
     DynamicIDError where neither words nor a photo are given, or the photo shows no face.
     """

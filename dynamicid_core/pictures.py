@@ -1,7 +1,7 @@
 """Any picture -> RGB pixels, crops of them, and what CLIP sees (docs/method.md, section 1).
 
-A *picture* is uint8 RGB, [h, w, 3], everywhere in the core; :func:`to_rgb` makes one of whatever a person has. Boxes are
-(x0, y0, x1, y1), in pixels of that picture.
+A *picture* is uint8 RGB, [h, w, 3], everywhere in the core; :func:`to_rgb` makes one of whatever a person has. Boxes
+are (x0, y0, x1, y1), in pixels of that picture.
 """
 
 from __future__ import annotations

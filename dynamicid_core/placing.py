@@ -28,8 +28,8 @@ def place_in_boxes(
 ) -> Cast:
     """A new cast with one more person for each face; box n belongs to face n.
 
-    ``frames``: for each frame its boxes (y0, x0, y1, x1), fractions of the picture. With several frames each person moves
-    with them: boxes that differ become a mask of ``cells`` (height, width).
+    ``frames``: for each frame its boxes (y0, x0, y1, x1), fractions of the picture. With several frames each person
+    moves with them: boxes that differ become a mask of ``cells`` (height, width).
     Raises DynamicIDError when a frame has more boxes than there are faces or fewer, and for a box outside the picture.
     """
     for number, boxes in enumerate(frames, 1):

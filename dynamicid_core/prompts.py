@@ -61,6 +61,9 @@ def target_prompt(expression: str = "", pose: str = "") -> str:
 
 
 def preset_prompt(expression: str, intensity: str = "normal", pose: str = "front view") -> str:
-    """The prompt for a choice of ``GRID_EXPRESSIONS``, ``INTENSITY_LABELS`` and ``GRID_POSES``; neutral has no intensity."""
+    """The prompt for a choice of the menus ``GRID_EXPRESSIONS``, ``INTENSITY_LABELS`` and ``GRID_POSES``.
+
+    Neutral has no intensity.
+    """
     word = "" if expression == "neutral" else INTENSITIES[INTENSITY_LABELS.index(intensity)]
     return target_prompt(f"{word} {expression}".strip(), pose)

@@ -41,7 +41,7 @@ class DynamicIDError(ValueError):
 
 
 class Missing(DynamicIDError):
-    """A part that was not supplied. The text says what lacks for what; how to supply it, each front end adds as a hint."""
+    """A part that was not supplied. The text says what lacks for what; each front end adds how to supply it, a hint."""
 
     def __init__(self, part: Part, text: str) -> None:
         super().__init__(text)
@@ -74,8 +74,8 @@ def _finite(value: float, name: str, low: float, high: float) -> None:
 class Face:
     """One encoded person.
 
-    Its tensors are float32 and on the CPU, as encoding and loading give them: what is done with a face costs little there,
-    and hosts take to their devices what sampling needs. The core itself moves nothing.
+    Its tensors are float32 and on the CPU, as encoding and loading give them: what is done with a face costs little
+    there, and hosts take to their devices what sampling needs. The core itself moves nothing.
     A face that was blended in attention holds the tokens of several people one after another;
     ``mix`` then gives one factor for each group, applied to its attention scores (docs/method.md, section 3).
     """
@@ -99,7 +99,9 @@ class Face:
                 f"{len(self.mix)} blended face(s), the same number for each."
             )
         if tuple(self.uncond_tokens.shape) != shape:
-            raise DynamicIDError(f"Face tokens {shape} and null tokens {tuple(self.uncond_tokens.shape)} differ in shape.")
+            raise DynamicIDError(
+                f"Face tokens {shape} and null tokens {tuple(self.uncond_tokens.shape)} differ in shape."
+            )
         for name, wanted in (("identity", (512,)), ("landmarks", (106, 2)), ("pose", (3,))):
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != wanted:
@@ -114,7 +116,7 @@ class Face:
 class Region:
     """Where one person may appear: a box or a soft mask, exactly one of the two.
 
-    A mask is kept as it is given, in any float type; front ends give it on the CPU, where regions are computed and drawn.
+    A mask is kept as it is given, in any float type; front ends give it on the CPU, where regions are computed.
     """
 
     box: tuple[float, float, float, float] | None = None  # y0, x0, y1, x1 as fractions of the picture
@@ -137,7 +139,8 @@ class Region:
                 raise DynamicIDError("A mask holds values outside 0..1.")
             if mask.max() == 0:
                 raise DynamicIDError(
-                    "The mask is empty (all zero), so the person could appear nowhere. Paint a region, or leave the mask out."
+                    "The mask is empty (all zero), so the person could appear nowhere. "
+                    "Paint a region, or leave the mask out."
                 )
 
 

@@ -31,8 +31,8 @@ def to_fractions(box: PixelBox, width: int, height: int, number: int) -> Box:
     y0, x0, y1, x1 = (min(max(v, 0.0), 1.0) for v in (y / height, x / width, (y + h) / height, (x + w) / width))
     if y0 >= y1 or x0 >= x1:
         raise DynamicIDError(
-            f"Box {number} (x {x:g}, y {y:g}, width {w:g}, height {h:g}) has no area on a canvas of {width} x {height}. "
-            "Draw it larger, or set width and height to the size of the canvas that it was drawn on."
+            f"Box {number} (x {x:g}, y {y:g}, width {w:g}, height {h:g}) has no area on a canvas of {width} x {height}."
+            " Draw it larger, or set width and height to the size of the canvas that it was drawn on."
         )
     return y0, x0, y1, x1
 

@@ -59,7 +59,11 @@ def _is_face_file(path: str) -> bool:
 def face_path(name: str) -> str:
     """Where a face file of that name lies. Raises ValueError for a name that leads out of the host's folders."""
     path = os.path.abspath(folder_paths.get_annotated_filepath(name))
-    folders = (folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory())
+    folders = (
+        folder_paths.get_input_directory(),
+        folder_paths.get_output_directory(),
+        folder_paths.get_temp_directory(),
+    )
     if not any(path.startswith(os.path.join(os.path.abspath(folder), "")) for folder in folders):
         raise ValueError(f"{name!r} does not lie in the host's input or output folder.")  # older hosts do not check
     return path

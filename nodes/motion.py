@@ -116,7 +116,10 @@ class DynamicIDMotionPrompt(io.ComfyNode):
             search_aliases=["expression preset", "emotion list", "head pose preset"],
             inputs=[
                 io.Combo.Input(
-                    "expression", options=list(prompts.GRID_EXPRESSIONS), default="happy", tooltip="What the face shows."
+                    "expression",
+                    options=list(prompts.GRID_EXPRESSIONS),
+                    default="happy",
+                    tooltip="What the face shows.",
                 ),
                 io.Combo.Input(
                     "intensity",

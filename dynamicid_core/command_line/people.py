@@ -64,7 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--expression", metavar="TEXT", help='e.g. "a very surprised expression, front view"')
     add("--expression-strength", type=float, metavar="X", help="0: the photo's, 1: as described (default), up to 2")
     add("--expression-source", metavar="TEXT", help="what that person's photo shows (default: read off it)")
-    add("--pose-image", metavar="PHOTO", help="take the pose, and the expression where none is given, from this photo of anybody")
+    add(
+        "--pose-image",
+        metavar="PHOTO",
+        help="take the pose, and the expression where none is given, from this photo of anybody",
+    )
 
 
 def people_of(options: argparse.Namespace) -> tuple[PersonSettings, ...]:

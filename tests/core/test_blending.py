@@ -125,8 +125,14 @@ def test_two_equal_attention_blends_blend_in_tokens():
 
 @pytest.mark.parametrize(
     ("text", "weights"),
-    [("1, 1", [1, 1]), ("0.5;2", [0.5, 2]), (" 1 ,, 2,", [1, 2]), ("", []), ("-1", [-1]),
-     ("2\uff0c1\uff1b3\u30014", [2, 1, 3, 4])],
+    [
+        ("1, 1", [1, 1]),
+        ("0.5;2", [0.5, 2]),
+        (" 1 ,, 2,", [1, 2]),
+        ("", []),
+        ("-1", [-1]),
+        ("2\uff0c1\uff1b3\u30014", [2, 1, 3, 4]),
+    ],
 )
 def test_weights_are_read_from_text(text, weights):
     assert parse_weights(text) == weights

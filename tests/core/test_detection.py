@@ -245,7 +245,9 @@ def test_a_mirrored_face_is_turned_the_other_way(models_root, detector):
 # --- Packs and packages -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", ["models/buffalo_l", "buffalo_l", "models/buffalo_l/buffalo_l", "buffalo_l/buffalo_l"])
+@pytest.mark.parametrize(
+    "place", ["models/buffalo_l", "buffalo_l", "models/buffalo_l/buffalo_l", "buffalo_l/buffalo_l"]
+)
 def test_packs_are_found_where_artists_have_them(models_root, tmp_path, place):
     shutil.copytree(models_root / "models" / "buffalo_l", tmp_path / "root" / place)
     found = detection.find_pack("buffalo_l", [tmp_path / "elsewhere", tmp_path / "root"])
@@ -257,7 +259,9 @@ def test_packs_are_found_at_home_and_by_their_folder(models_root, tmp_path):
     home = tmp_path / "home" / ".insightface" / "models" / "buffalo_l"
     shutil.copytree(models_root / "models" / "buffalo_l", home)
     assert detection.find_pack()["detection"] == home / "det_10g.onnx"
-    assert detection.find_pack(str(models_root / "models" / "buffalo_l"))["detection"].parent.parent.parent == models_root
+    assert (
+        detection.find_pack(str(models_root / "models" / "buffalo_l"))["detection"].parent.parent.parent == models_root
+    )
 
 
 def test_an_incomplete_folder_is_passed_over_for_a_complete_one(models_root, tmp_path):
@@ -270,7 +274,11 @@ def test_a_missing_pack_names_folders_address_and_licence(tmp_path):
     with pytest.raises(DynamicIDError) as error:
         detection.find_pack("buffalo_l", [tmp_path])
     text = str(error.value)
-    for place in (tmp_path / "models" / "buffalo_l", tmp_path / "buffalo_l" / "buffalo_l", Path.home() / ".insightface"):
+    for place in (
+        tmp_path / "models" / "buffalo_l",
+        tmp_path / "buffalo_l" / "buffalo_l",
+        Path.home() / ".insightface",
+    ):
         assert str(place) in text
     assert "releases/download/v0.7/buffalo_l.zip" in text and "non-commercial research" in text
 
@@ -340,7 +348,9 @@ def test_stand_ins_are_the_same_every_time_small_and_never_replace_real_models(m
 @pytest.mark.parametrize("package", ["insightface", "onnxruntime"])
 def test_a_missing_package_is_named_with_the_command(monkeypatch, models_root, package):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(DynamicIDError, match=f"needs the Python package {package}.*pip install insightface onnxruntime"):
+    with pytest.raises(
+        DynamicIDError, match=f"needs the Python package {package}.*pip install insightface onnxruntime"
+    ):
         detection.load_detector(roots=[models_root])
 
 

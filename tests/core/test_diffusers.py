@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -552,16 +553,13 @@ def test_mistakes_leave_the_pipeline_alone(did):
     did.remove()  # without effect
 
 
-def test_another_kind_of_unet_is_named(did):
+def test_a_unet_that_the_weights_do_not_fit_is_refused(did):
     small = {"block_out_channels": (32, 32), "norm_num_groups": 8, "layers_per_block": 1}
     blocks = {"down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2}
-    for width, name in ((2048, "Stable Diffusion XL"), (1024, "Stable Diffusion 2"), (768, "UNet2DConditionModel")):
-        unet = diffusers.UNet2DConditionModel(cross_attention_dim=width, **small, **blocks)
-        with pytest.raises(DynamicIDError, match=f"This model is {name}.*Stable Diffusion 1.5"):
-            host.matching_blocks(unet, did.saa.saa)
-    with pytest.raises(DynamicIDError, match="UNet2DModel with 0 cross attentions"):
-        host.matching_blocks(diffusers.UNet2DModel(block_out_channels=(32, 32), down_block_types=("DownBlock2D",) * 2,
-                                                   up_block_types=("UpBlock2D",) * 2), did.saa.saa)  # fmt: skip
+    unet = diffusers.UNet2DConditionModel(cross_attention_dim=2048, **small, **blocks)
+    for use in (lambda: host.FusedLoRA(unet, did.saa.saa, 1.0), lambda: host.DynamicID(SimpleNamespace(unet=unet), did.saa)):
+        with pytest.raises(DynamicIDError, match=r"This model is UNet2DConditionModel with .*text width 2048"):
+            use()
 
 
 def test_what_is_missing_is_named(did):

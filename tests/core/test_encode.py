@@ -99,7 +99,10 @@ def test_many_photos_go_through_clip_in_parts(monkeypatch):
 
 def test_a_face_keeps_what_the_photo_showed_as_fractions_of_what_is_encoded():
     photo = PHOTOS[1]
-    whole, cropped = encoded([photo], detector=Detector()), encoded([photo], detector=Detector(), crop_factor=1.5, name="A")
+    whole, cropped = (
+        encoded([photo], detector=Detector()),
+        encoded([photo], detector=Detector(), crop_factor=1.5, name="A"),
+    )
     (found,) = Detector().detect(photo)
     face = whole.face
     assert torch.equal(face.identity, torch.from_numpy(found.identity)) and face.pose.tolist() == [1, 2, 3]

@@ -65,7 +65,9 @@ def test_photos_without_a_face_are_reported_by_number_and_treated_as_asked():
 
 def test_hints_say_what_speaks_against_a_reference():
     box = (160, 60, 280, 185)
-    sharp = np.kron(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8), np.ones((4, 4, 1), np.uint8))
+    sharp = np.kron(
+        np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8), np.ones((4, 4, 1), np.uint8)
+    )
     assert faces.quality(sharp, face(*box, pose=(5.0, -30.0, 0.0))) == []
     assert faces.quality(sharp, face(*box, pose=(0.0, -55.0, 0.0))) == ["turned away"]
     assert faces.quality(sharp, face(*box, pose=(-40.0, 0.0, 0.0))) == ["turned away"]

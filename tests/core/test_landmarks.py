@@ -76,7 +76,9 @@ def test_landmarks_are_fractions_of_what_is_encoded():
 
 
 def test_the_raster_follows_the_published_rule():
-    pixels = np.array([[0.0, 5], [5, 0], [0.001, 5.99], [95.99, 95.99], [96, 5], [5, 96], [-1, 5], [40.7, 20.2]], np.float32)
+    pixels = np.array(
+        [[0.0, 5], [5, 0], [0.001, 5.99], [95.99, 95.99], [96, 5], [5, 96], [-1, 5], [40.7, 20.2]], np.float32
+    )
     points = np.concatenate([pixels, np.full((98, 2), -1, np.float32)])
     raster = landmarks.landmark_raster(points / 96)
     assert raster.shape == (1, 1, 96, 96) and raster.dtype == torch.float32

@@ -220,7 +220,10 @@ def told(networks):
         ({"expression": " a happy expression "}, ["in a sad expression, in front view", "a happy expression"]),
         ({"expression": "very happy"}, ["in a sad expression, in front view", "the expression is very happy"]),
         ({"expression": "anger", "source": " calm "}, ["calm", "anger"]),
-        ({"pose_image": PHOTO}, ["in a sad expression, in front view", "in a happy expression, facing up, in side view"]),
+        (
+            {"pose_image": PHOTO},
+            ["in a sad expression, in front view", "in a happy expression, facing up, in side view"],
+        ),
         ({"pose_image": PHOTO, "expression": "anger"}, ["in a sad expression, in front view", "anger"]),
     ],
     ids=["words", "a preset", "with its source", "a photo alone", "a photo and words"],

@@ -31,7 +31,9 @@ def test_boxes_are_cut_off_at_the_canvas_and_refused_outside(pack):
     boxes = pack("nodes.boxes")
     assert boxes.to_fractions({"x": -50, "y": 50, "width": 100, "height": 100}, 100, 100, 1) == (0.5, 0, 1, 0.5)
     assert boxes.to_fractions({"width": 10, "height": 20}, 100, 100, 1) == (0, 0, 0.2, 0.1)
-    with pytest.raises(ValueError, match=r"Box 2 \(x 300, y 0, width 20, height 9\) has no area on a canvas of 200 x 100"):
+    with pytest.raises(
+        ValueError, match=r"Box 2 \(x 300, y 0, width 20, height 9\) has no area on a canvas of 200 x 100"
+    ):
         boxes.to_frames([BOX, {"x": 300, "y": 0, "width": 20, "height": 9}], 200, 100)
     assert boxes.cells(1024, 512) == (64, 128) and boxes.cells(4, 4) == (1, 1)
 

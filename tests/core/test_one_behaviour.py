@@ -88,9 +88,7 @@ class FrontEnds:
 
     def text_features(self, texts):
         self.asked.append(list(texts))
-        return torch.stack(
-            [torch.randn(768, generator=torch.Generator().manual_seed(sum(map(ord, t)))) for t in texts]
-        )
+        return torch.stack([torch.randn(768, generator=torch.Generator().manual_seed(sum(map(ord, t)))) for t in texts])
 
     def by_library(self, face: Face, detector, request: dict):
         return self.library.edit(face, **request)

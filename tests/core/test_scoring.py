@@ -48,7 +48,11 @@ def test_missing_people_duplicates_and_bystanders_are_told_apart():
     twins = faces(ANNA, direction(0.9, 0.1), NOBODY)
     score = score_picture(cast(Anna=ANNA), twins, SIZE)
     assert score.people[0].duplicates == (1,) and score.bystanders == (2,)
-    assert score.report().splitlines() == ["1 Anna: face 0, similarity 1.00", "1 Anna: duplicate in face 1", "face 2: nobody of the cast"]
+    assert score.report().splitlines() == [
+        "1 Anna: face 0, similarity 1.00",
+        "1 Anna: duplicate in face 1",
+        "face 2: nobody of the cast",
+    ]
     score = score_picture(cast(Anna=ANNA, Ben=BEN), faces(ANNA), SIZE)
     assert [p.face for p in score.people] == [0, None] and score.worst == 0
     assert score.report().splitlines()[1] == "2 Ben: missing"
