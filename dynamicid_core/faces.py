@@ -16,6 +16,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from .catalogue import model
 from .types import DynamicIDError
 
 ORDERS = ("large-small", "small-large", "left-right", "right-left", "top-bottom", "bottom-top", "near-center")
@@ -26,9 +27,9 @@ PROVIDERS = {  # onnxruntime's names, in the order in which "auto" tries them
     "DirectML": "DmlExecutionProvider",
     "CPU": "CPUExecutionProvider",
 }
-PACK_URL = "https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_l.zip"
+(PACK_URL,) = model("face_pack").urls
 PACK_LICENCE = (
-    "InsightFace's face model packs (buffalo_l and others) are for non-commercial research only, "
+    f"InsightFace's face model packs ({model('face_pack').name} and others) are for {model('face_pack').licence}, "
     "whatever the licence of this software; ask insightface.ai about other uses."
 )
 # The models of a pack that are used, by file name, as in buffalo_l/m/s and antelopev2. Only pose can be done without.

@@ -17,10 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .catalogue import model
 from .types import DynamicIDError, Face
 
-HUB_REPOSITORY = "meteorite2023/DynamicID"
-HUB_FILES = ("SAA.bin", "IMR.bin", "key_point_encoder.bin")
+HUB_REPOSITORY = model("saa").repository
+HUB_FILES = model("saa").published + model("imr").published  # the last is the key point encoder
 FACE_FORMAT, FACE_VERSION = "dynamicid-face", "1"
 FACE_TENSORS = ("tokens", "uncond_tokens", "identity", "landmarks", "pose")
 CHECKPOINT_SUFFIXES = (".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt")

@@ -48,7 +48,7 @@ class PersonSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a picture. The defaults are the published ones (method, section 3)."""
+    """All settings of a picture. The defaults are the published ones (docs/method.md, section 3)."""
 
     prompt: str = "two people in a park, photo"
     negative: str = ""

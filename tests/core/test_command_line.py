@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from standins import pipeline as standins
+from standins.dynamicid import published_pickles
+from standins.portraits import draw_portrait
 
 from dynamicid_core import files
 from dynamicid_core.command_line import main, models, parser
 from dynamicid_core.command_line.generate import settings_of
 from dynamicid_core.command_line.settings import PersonSettings, Settings, read_png, write_png
 from dynamicid_core.files import load_face, read_tensors, save_face
-from dynamicid_core.standins import pipeline as standins
-from dynamicid_core.standins.dynamicid import published_pickles
-from dynamicid_core.standins.portraits import draw_portrait
 from dynamicid_core.types import DynamicIDError, Face, SAAOptions
 
 ROOT = Path(__file__).resolve().parents[2]

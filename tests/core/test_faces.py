@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from standins.detector import face_shape, write_detector_pack
 
 from dynamicid_core import faces
 from dynamicid_core.faces import DetectedFace
-from dynamicid_core.standins.detector import face_shape, write_detector_pack
 from dynamicid_core.types import DynamicIDError
 
 pytest.importorskip("insightface")

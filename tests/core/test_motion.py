@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from standins.detector import face_shape
 
 from dynamicid_core import motion
 from dynamicid_core.faces import DetectedFace, landmark_raster
 from dynamicid_core.networks.keypoints import KeypointEncoder, KeypointEncoderSizes
 from dynamicid_core.networks.reconfigurator import Reconfigurator, ReconfiguratorSizes
-from dynamicid_core.standins.detector import face_shape
 from dynamicid_core.types import DynamicIDError, Face
 
 SHAPES = {  # what each expression does to a face

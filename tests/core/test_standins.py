@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from standins import clip, dynamicid, models, sd15
+from standins.weights import Weights, exact, normal, read_metadata, write, zeros
 
 from dynamicid_core.checkpoints import convert, load_motion, load_saa
 from dynamicid_core.files import read_checkpoint, read_tensors
 from dynamicid_core.layers import attention_blocks
-from dynamicid_core.standins import clip_vision, dynamicid, models, sd15
-from dynamicid_core.standins.weights import Weights, exact, normal, read_metadata, write, zeros
 from dynamicid_core.types import DynamicIDError
 
 
@@ -32,7 +32,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "det_10g.onnx").write_bytes(bytes([seed]))
 
     monkeypatch.setattr(models, "FILES", {"vae/small.safetensors": lambda: {"w": normal(3, 4, std=1.0), "z": zeros(5)}})
-    monkeypatch.setattr("dynamicid_core.standins.detector.write_detector_pack", write_detector_pack)
+    monkeypatch.setattr("standins.detector.write_detector_pack", write_detector_pack)
 
 
 def shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
@@ -152,9 +152,9 @@ def test_clip_models_have_the_names_of_transformers() -> None:
         config = transformers.CLIPVisionConfig(**vision, patch_size=14, projection_dim=1024)
         vision_model = transformers.CLIPVisionModelWithProjection(config)
     expected = {name.removeprefix("text_model."): shape for name, shape in module_shapes(text_model).items()}
-    assert shapes(sd15.text_encoder()) == {name: shape for name, shape in expected.items() if "position_ids" not in name}
+    assert shapes(clip.text_encoder()) == {name: shape for name, shape in expected.items() if "position_ids" not in name}
     expected = {name: shape for name, shape in module_shapes(vision_model).items() if "position_ids" not in name}
-    assert shapes(clip_vision.vision_encoder()) == expected
+    assert shapes(clip.vision_encoder()) == expected
 
 
 # DynamicID's own files

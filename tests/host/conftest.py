@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,11 @@ if str(HERE) not in sys.path:  # whatever import mode pytest runs in, tests here
     sys.path.append(str(HERE))
 
 import comfy_host  # noqa: E402
+from comfyui.finding import find_comfyui  # noqa: E402
+from comfyui.folders import temporary_base  # noqa: E402
+from comfyui.serving import Server, started  # noqa: E402
+from environment import SetupError  # noqa: E402
+from standins.models import cached_models  # noqa: E402
 from studio import SMOOTH, Studio, one_thread  # noqa: E402
 
 HOW = (
@@ -24,8 +28,8 @@ HOW = (
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     try:
-        found = comfy_host.find_comfyui()
-    except comfy_host.HostError as error:
+        found = find_comfyui()
+    except SetupError as error:
         raise pytest.UsageError(str(error)) from None
     if found is None:
         for item in items:
@@ -45,9 +49,8 @@ _skipped = pytest.StashKey[bool]()
 @pytest.fixture(scope="session")
 def core_host() -> Iterator[comfy_host.Host]:
     """ComfyUI in this process with its own nodes only."""
-    base = comfy_host.make_base()
-    yield comfy_host.Host(comfy_host.find_comfyui(), base)
-    shutil.rmtree(base, ignore_errors=True)
+    with temporary_base(cached_models()) as base:
+        yield comfy_host.Host(find_comfyui(), base)
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +74,10 @@ def smooth(studio: Studio):
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[comfy_host.Server]:
+def server() -> Iterator[Server]:
     """ComfyUI over HTTP with this pack loaded."""
-    with comfy_host.server(comfy_host.find_comfyui()) as running:
+    with (
+        temporary_base(cached_models()) as base,
+        started(Path(sys.executable), find_comfyui(), comfy_host.OPTIONS, base) as running,
+    ):
         yield running

@@ -13,8 +13,7 @@ import pytest
 import torch
 from comfy_host import REPOSITORY, Host, Server
 from PIL import Image
-
-from dynamicid_core.standins.portraits import draw_portrait
+from standins.portraits import draw_portrait
 
 WORKFLOWS = REPOSITORY / "workflows"
 # The one with other weights is last, so that the host's cache keeps encoded faces for the others.
