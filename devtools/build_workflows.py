@@ -24,16 +24,16 @@ from comfyui.speaking import Client  # noqa: E402
 from environment import SetupError, need_core, run_script  # noqa: E402
 
 need_core()
-from dynamicid_core.catalogue import ModelFile, model  # noqa: E402
+from dynamicid_core.catalogue import ModelFile, model_file  # noqa: E402
 
 WORKFLOWS = ROOT / "workflows"
 PHOTO = "example.png"  # comes with the host, in its input folder
-CHECKPOINT, VAE, CLIP_VISION, SAA, IMR = map(model, ("checkpoint", "vae", "clip_vision", "saa", "imr"))
+CHECKPOINT, VAE, CLIP_VISION, SAA, IMR = map(model_file, ("checkpoint", "vae", "clip_vision", "saa", "imr"))
 # Those that the host's own loaders read, and so offers to download.
 MODELS = {"CheckpointLoaderSimple": CHECKPOINT, "VAELoader": VAE, "CLIPVisionLoader": CLIP_VISION}
 WHERE = (
     f"Model files go to *models/{CHECKPOINT.folder}*, *models/{VAE.folder}*, *models/{CLIP_VISION.folder}*, "
-    f"*models/{SAA.folder}* (SAA and IMR) and *models/{model('face_pack').path}*; the README says where each comes from."
+    f"*models/{SAA.folder}* (SAA and IMR) and *models/{model_file('face_pack').path}*; the README says where each comes from."
 )
 NEGATIVE = "blurry, low quality, deformed, cropped, watermark, text"
 BOXES = "Boxes"

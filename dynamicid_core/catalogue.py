@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 HUB = "https://huggingface.co/"
 
@@ -61,13 +62,17 @@ class ModelFile:
 
 
 @cache
-def models() -> tuple[ModelFile, ...]:
+def model_files() -> tuple[ModelFile, ...]:
     """All of them, in the order in which the README lists them."""
     entries = json.loads(Path(__file__).with_name("models.json").read_text(encoding="utf-8"))
-    lists = ("serves", "urls")
-    return tuple(ModelFile(key, **entry | {name: tuple(entry[name]) for name in lists}) for key, entry in entries.items())
+    frozen = {key: {name: _frozen(value) for name, value in entry.items()} for key, entry in entries.items()}
+    return tuple(ModelFile(key, **entry) for key, entry in frozen.items())
 
 
-def model(key: str) -> ModelFile:
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def model_file(key: str) -> ModelFile:
     """One of them: ``checkpoint``, ``vae``, ``clip_vision``, ``saa``, ``imr`` or ``face_pack``. Raises KeyError for others."""
-    return {entry.key: entry for entry in models()}[key]
+    return {entry.key: entry for entry in model_files()}[key]

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from .catalogue import model
+from .catalogue import model_file
 from .types import DynamicIDError
 
 ORDERS = ("large-small", "small-large", "left-right", "right-left", "top-bottom", "bottom-top", "near-center")
@@ -27,9 +27,9 @@ PROVIDERS = {  # onnxruntime's names, in the order in which "auto" tries them
     "DirectML": "DmlExecutionProvider",
     "CPU": "CPUExecutionProvider",
 }
-(PACK_URL,) = model("face_pack").urls
+(PACK_URL,) = model_file("face_pack").urls
 PACK_LICENCE = (
-    f"InsightFace's face model packs ({model('face_pack').name} and others) are for {model('face_pack').licence}, "
+    f"InsightFace's face model packs ({model_file('face_pack').name} and others) are for {model_file('face_pack').licence}, "
     "whatever the licence of this software; ask insightface.ai about other uses."
 )
 # The models of a pack that are used, by file name, as in buffalo_l/m/s and antelopev2. Only pose can be done without.

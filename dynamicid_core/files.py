@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .catalogue import model
+from .catalogue import model_file
 from .types import DynamicIDError, Face
 
-HUB_REPOSITORY = model("saa").repository
-HUB_FILES = model("saa").published + model("imr").published  # the last is the key point encoder
+HUB_REPOSITORY = model_file("saa").repository
+HUB_FILES = model_file("saa").published + model_file("imr").published  # the last is the key point encoder
 FACE_FORMAT, FACE_VERSION = "dynamicid-face", "1"
 FACE_TENSORS = ("tokens", "uncond_tokens", "identity", "landmarks", "pose")
 CHECKPOINT_SUFFIXES = (".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt")

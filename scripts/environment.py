@@ -10,7 +10,6 @@ Environment variable:
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -43,9 +42,9 @@ def run_script(main: Callable[[list[str]], int]) -> int:
 
 
 def need_core() -> None:
-    """Make ``dynamicid_core`` importable: that of this folder, unless one is installed."""
-    if importlib.util.find_spec("dynamicid_core") is None:
-        sys.path.append(str(ROOT))
+    """Make this folder's ``dynamicid_core`` the one that is imported, whatever is installed."""
+    if "dynamicid_core" not in sys.modules:
+        sys.path.insert(0, str(ROOT))
 
 
 def agrees(question: str) -> bool:

@@ -16,9 +16,9 @@ from comfyui.speaking import Client
 from environment import SetupError, agrees, need_core
 
 need_core()
-from dynamicid_core.catalogue import ModelFile, model  # noqa: E402
+from dynamicid_core.catalogue import ModelFile, model_file  # noqa: E402
 
-PACK = model("face_pack")
+PACK = model_file("face_pack")
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ def wanted(expressions: bool) -> list[Wanted]:
     """The files of ``two_people``, or of ``edited_expression``."""
 
     def hub(node: str, name: str, key: str) -> Wanted:
-        entry = model(key)
+        entry = model_file(key)
         return Wanted(node, name, entry, f"{entry.what} ({entry.size})", lambda folder: from_hub(entry, folder))
 
-    saa, imr = model("saa"), model("imr")
+    saa, imr = model_file("saa"), model_file("imr")
     weights = f"{saa.what} ({saa.gigabytes + imr.gigabytes:.1f} GB)"  # fetched together
     files = [
         hub("CheckpointLoaderSimple", "ckpt_name", "checkpoint"),

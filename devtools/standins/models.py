@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dynamicid_core.catalogue import model
+from dynamicid_core.catalogue import model_file
 from dynamicid_core.types import DynamicIDError
 
 from . import clip, dynamicid, sd15
@@ -20,13 +20,13 @@ from .weights import MARK, Weights, read_metadata, write
 
 # Paths in the models folder, and what makes the weights.
 FILES: dict[str, Callable[[], Weights]] = {
-    model("checkpoint").path: sd15.checkpoint,
-    model("vae").path: sd15.vae,
-    model("clip_vision").path: clip.vision_encoder,
-    model("saa").path: dynamicid.saa,
-    model("imr").path: dynamicid.imr,
+    model_file("checkpoint").path: sd15.checkpoint,
+    model_file("vae").path: sd15.vae,
+    model_file("clip_vision").path: clip.vision_encoder,
+    model_file("saa").path: dynamicid.saa,
+    model_file("imr").path: dynamicid.imr,
 }
-DETECTOR = model("face_pack").path  # a folder: InsightFace takes every .onnx file in it
+DETECTOR = model_file("face_pack").path  # a folder: InsightFace takes every .onnx file in it
 DETECTOR_MARK = "stand-in.json"  # lies in that folder, since ONNX files come without safetensors' metadata
 
 

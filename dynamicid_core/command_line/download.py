@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..catalogue import model
+from ..catalogue import model_file
 
-SAA, IMR = model("saa"), model("imr")
+SAA, IMR = model_file("saa"), model_file("imr")
 SUMMARY = f"fetch the published weights ({SAA.gigabytes + IMR.gigabytes:.1f} GB, {SAA.licence}) from the Hugging Face hub"
 EXAMPLES = """
 examples:

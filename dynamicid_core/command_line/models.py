@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from ..catalogue import ModelFile, model
+from ..catalogue import ModelFile, model_file
 from ..types import DynamicIDError
 
-CHECKPOINT, SAA, IMR, CLIP_VISION, FACE_PACK = map(model, ("checkpoint", "saa", "imr", "clip_vision", "face_pack"))
+CHECKPOINT, SAA, IMR, CLIP_VISION, FACE_PACK = map(model_file, ("checkpoint", "saa", "imr", "clip_vision", "face_pack"))
 
 
 def _patterns(file: ModelFile) -> tuple[str, ...]:

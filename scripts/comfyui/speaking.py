@@ -42,13 +42,14 @@ class HostError(SetupError):
     def failure(cls, details: dict, graph: Graph) -> HostError:
         """Of a node that raised while it ran; ``details`` as in the host's event ``execution_error``."""
         node = details["node_id"]
-        return cls(f"{_title(graph, node)}: {details['exception_message'].strip()}", {node: details})
+        title = _title(graph, node, details["node_type"])
+        return cls(f"{title}: {details['exception_message'].strip()}", {node: details})
 
 
-def _title(graph: Graph, node: str) -> str:
-    """What a person calls a node: its title, else its type, else (a node within a node) its id."""
+def _title(graph: Graph, node: str, kind: str = "") -> str:
+    """What a person calls a node: its title, else its type; ``kind`` is that of a node that another one made."""
     content = graph.get(node, {})
-    return content.get("_meta", {}).get("title") or content.get("class_type") or node
+    return content.get("_meta", {}).get("title") or content.get("class_type") or kind or node
 
 
 @dataclass

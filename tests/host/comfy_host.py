@@ -21,10 +21,10 @@ from comfyui.folders import PACK, base_options
 from comfyui.speaking import GraphResult, HostError
 from environment import ROOT as REPOSITORY
 
-from dynamicid_core.catalogue import model
+from dynamicid_core.catalogue import model_file
 
 OPTIONS = ["--cpu", "--use-pytorch-cross-attention", "--disable-api-nodes"]
-CHECKPOINT, VAE, VISION = (model(key).name for key in ("checkpoint", "vae", "clip_vision"))
+CHECKPOINT, VAE, VISION = (model_file(key).name for key in ("checkpoint", "vae", "clip_vision"))
 CAPTURE = "TestCapture"  # class name of the node that hands values to the test
 
 
