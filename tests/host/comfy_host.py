@@ -73,11 +73,15 @@ class Host:
     def load_pack(self) -> None:
         """Load this repository as the host loads a custom node. Raises `HostError` with the host's log if it fails."""
         folder = self.base / "custom_nodes" / PACK
-        with captured_log() as log:
-            loaded = self.loop.run_until_complete(self.nodes.load_custom_node(str(folder)))
-        if not loaded:
-            raise HostError(f"The host could not load {folder}:\n" + "\n".join(log))
+        self.load_custom_node(folder)
         self.pack = sys.modules[str(folder).replace(".", "_x_")]
+
+    def load_custom_node(self, path: Path) -> None:
+        """Load a file or folder as the host loads a custom node. Raises `HostError` with the host's log if it fails."""
+        with captured_log() as log:
+            loaded = self.loop.run_until_complete(self.nodes.load_custom_node(str(path)))
+        if not loaded:
+            raise HostError(f"The host could not load {path}:\n" + "\n".join(log))
 
     def module(self, name: str) -> Any:
         """A module of the pack as the host sees it, e.g. ``dynamicid_core.types`` (a copy apart from the test's own)."""

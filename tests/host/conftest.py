@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from environment import SetupError  # noqa: E402
 from standins.models import cached_models  # noqa: E402
 from studio import SMOOTH, Studio, one_thread  # noqa: E402
 
+SHALLOW = HERE / "shallow_clip_vision.py"
 HOW = (
     "tests/host SKIPPED: no ComfyUI found. Install one (pip install comfy-cli && comfy install) or set COMFYUI_PATH to "
     "its folder, install its requirements.txt into this Python, and run: python -m pytest tests/host"
@@ -46,11 +49,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 _skipped = pytest.StashKey[bool]()
 
 
+@contextlib.contextmanager
+def base_folder() -> Iterator[Path]:
+    """A base folder with the stand-in models and this pack."""
+    with temporary_base(cached_models()) as base:
+        shutil.copy(SHALLOW, base / "custom_nodes")
+        yield base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_tensors() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
 @pytest.fixture(scope="session")
 def core_host() -> Iterator[comfy_host.Host]:
     """ComfyUI in this process with its own nodes only."""
-    with temporary_base(cached_models()) as base:
-        yield comfy_host.Host(find_comfyui(), base)
+    with base_folder() as base:
+        host = comfy_host.Host(find_comfyui(), base)
+        host.load_custom_node(base / "custom_nodes" / SHALLOW.name)
+        yield host
 
 
 @pytest.fixture(scope="session")
@@ -61,10 +80,9 @@ def host(core_host: comfy_host.Host) -> comfy_host.Host:
     return core_host
 
 
-@pytest.fixture(scope="module")
-def studio(host: comfy_host.Host) -> Iterator[Studio]:
-    with one_thread():
-        yield Studio(host)
+@pytest.fixture(scope="session")
+def studio(host: comfy_host.Host) -> Studio:
+    return Studio(host)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +95,7 @@ def smooth(studio: Studio):
 def server() -> Iterator[Server]:
     """ComfyUI over HTTP with this pack loaded."""
     with (
-        temporary_base(cached_models()) as base,
+        base_folder() as base,
         started(Path(sys.executable), find_comfyui(), comfy_host.OPTIONS, base) as running,
     ):
         yield running
