@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from standins import clip, dynamicid, models, sd15
 from standins.weights import Weights, exact, normal, read_metadata, write, zeros
@@ -51,9 +52,11 @@ def test_every_file_is_marked_and_holds_what_was_described(made: dict[str, Path]
     for name, weights in models.FILES.items():
         assert models.is_stand_in(made[name])
         assert read_metadata(made[name])["dynamicid"] == "stand-in"
-        tensors = load_file(made[name])
-        assert {key: tuple(value.shape) for key, value in tensors.items()} == shapes(weights())
-        assert all(torch.isfinite(value).all() for value in tensors.values())
+        described = weights()
+        with safe_open(made[name], "np") as file:
+            assert {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()} == shapes(described)
+            for key in (next(iter(described)), list(described)[-1], next(k for k, w in described.items() if w.make is None)):
+                assert np.array_equal(file.get_tensor(key), described[key].values(key, 0)), key
     assert models.is_stand_in(made[models.DETECTOR])
     assert sorted(file.stem for file in made[models.DETECTOR].glob("*.onnx")) == ["1k3d68", "2d106det", "det_10g", "w600k_r50"]
 
@@ -169,7 +172,6 @@ def test_dynamicid_files_load_and_fit_the_unet(made: dict[str, Path]) -> None:
     saa.face_encoder.float()
     with torch.no_grad():
         tokens = saa.face_encoder(identities, torch.zeros(2, 257, 1280))
-    assert torch.isfinite(tokens).all()
     assert (tokens[0] - tokens[1]).std() > 0.3 * tokens.std()
 
 
