@@ -40,7 +40,7 @@ def main() -> None:
 
 def photo(number: int) -> torch.Tensor:
     """[1, 512, 512, 3] in 0..1: a drawn portrait, each a little different."""
-    from dynamicid_core.standins.portraits import draw_portrait
+    from standins.portraits import draw_portrait
 
     pixels = torch.from_numpy(np.asarray(draw_portrait(number)).copy()).float() / 255
     return (pixels * (1 - 0.005 * (number % 16)))[None]
@@ -107,7 +107,7 @@ def add_parts(table: Table, host, networks: dict, loading: dict, options, device
 
 def again_table(host, device: torch.device) -> Table:
     """The same graph twice: what runs, and what is loaded, the second time."""
-    from dynamicid_core.standins.portraits import draw_portrait
+    from standins.portraits import draw_portrait
 
     draw_portrait(0).save(host.base / "input" / "portrait.png")
     graph = {

@@ -70,7 +70,7 @@ def start_table() -> Table:
 
 
 def picture_table(options, device) -> Table:
-    from dynamicid_core.standins.portraits import draw_portrait
+    from standins.portraits import draw_portrait
 
     host = full_size.start_comfyui(device)
     for number in range(2):

@@ -8,15 +8,16 @@ set of weights, so that their calls can alternate.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
-import shutil
 import sys
 
 import torch
 from measure import REPOSITORY
 from torch import Tensor, nn
 
-sys.path.append(str(REPOSITORY / "tests" / "host"))  # comfy_host: how this project starts a real ComfyUI
+# comfy_host: ComfyUI in this process; comfyui: how it is found; standins: its models
+sys.path += [str(REPOSITORY / folder) for folder in ("tests/host", "scripts", "devtools")]
 
 TOKENS, TOKEN_WIDTH, TEXT_TOKENS = 4, 768, 77
 
@@ -53,15 +54,18 @@ def start_comfyui(device: torch.device, pack: bool = True):
     Exits with a sentence where there is no ComfyUI.
     """
     import comfy_host
+    from comfyui.finding import find_comfyui
+    from comfyui.folders import temporary_base
+    from standins.models import cached_models
 
-    found = comfy_host.find_comfyui()
+    found = find_comfyui()
     if found is None:
         sys.exit("No ComfyUI found. Set COMFYUI_PATH to its folder, or leave ComfyUI out with --hosts diffusers.")
     if device.type == "cuda":
         comfy_host.OPTIONS.remove("--cpu")
-    base = comfy_host.make_base()
-    atexit.register(shutil.rmtree, base, ignore_errors=True)
-    host = comfy_host.Host(found, base)
+    folders = contextlib.ExitStack()
+    atexit.register(folders.close)
+    host = comfy_host.Host(found, folders.enter_context(temporary_base(cached_models())))
     if pack:
         host.load_pack()
     return host

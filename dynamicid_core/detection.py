@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .catalogue import model_file
 from .faces import DetectedFace
 from .types import DynamicIDError
 
@@ -23,9 +24,9 @@ PROVIDERS = {  # onnxruntime's names, in the order in which "auto" tries them
     "DirectML": "DmlExecutionProvider",
     "CPU": "CPUExecutionProvider",
 }
-PACK_URL = "https://github.com/deepinsight/insightface/releases/download/v0.7/buffalo_l.zip"
+(PACK_URL,) = model_file("face_pack").urls
 PACK_LICENCE = (
-    "InsightFace's face model packs (buffalo_l and others) are for non-commercial research only, "
+    f"InsightFace's face model packs ({model_file('face_pack').name} and others) are for {model_file('face_pack').licence}, "
     "whatever the licence of this software; ask insightface.ai about other uses."
 )
 # The models of a pack that are used, by file name, as in buffalo_l/m/s and antelopev2. Only pose can be done without.

@@ -93,12 +93,12 @@ def draw_encoded(encoded: EncodedFace) -> list[np.ndarray]:
 def draw_scores(image: np.ndarray, score: PictureScore) -> np.ndarray:
     """A copy of the picture with every face boxed and named: green alike, orange not, red duplicates, grey others."""
     picture, line = Image.fromarray(image), _line_width(image)
-    labels: dict[int, tuple[str, Color]] = {i: ("bystander", STRANGER) for i in score.bystanders}
+    labels: dict[int, tuple[str, Color]] = dict.fromkeys(score.bystanders, ("bystander", STRANGER))
     for person in score.people:
         if person.face is not None:
             color = ALIKE if person.similarity >= SAME_PERSON else UNLIKE
             labels[person.face] = (f"{person.name}  {person.similarity:.2f}", color)
-        labels |= {face: (f"{person.name} again", WRONG) for face in person.duplicates}
+        labels |= dict.fromkeys(person.duplicates, (f"{person.name} again", WRONG))
     for i, (text, color) in labels.items():
         ImageDraw.Draw(picture).rectangle(score.faces[i].box, outline=color, width=line)
         _caption_box(picture, [text], score.faces[i].box, color)

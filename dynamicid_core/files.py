@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .catalogue import model_file
 from .types import DynamicIDError
 
-HUB_REPOSITORY = "meteorite2023/DynamicID"
-HUB_FILES = ("SAA.bin", "IMR.bin", "key_point_encoder.bin")
+HUB_REPOSITORY = model_file("saa").repository
+HUB_FILES = model_file("saa").published + model_file("imr").published  # the last is the key point encoder
 CHECKPOINT_SUFFIXES = (".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt")
 
 # How a tensor's name begins in a file without prefixes -> the prefix that our safetensors files give its tensors.

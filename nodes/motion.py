@@ -59,7 +59,6 @@ class DynamicIDEditMotion(io.ComfyNode):
     def execute(
         cls, dynamicid, face, clip, expression, source="", strength=1.0, pose_image=None, face_analysis=None
     ) -> io.NodeOutput:
-        from ..dynamicid_core.hosts import comfy as host
         from .pictures import to_arrays
 
         edited = edit_face(

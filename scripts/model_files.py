@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_workflows import CHECKPOINT, CLIP_VISION, HUB, VAE
-from comfy_client import Client
-from environment import SetupError
-from setup import agrees
+from comfyui.speaking import Client
+from environment import SetupError, agrees, need_core
 
-PACK = "buffalo_l"
+need_core()
+from dynamicid_core.catalogue import ModelFile, model_file  # noqa: E402
+
+PACK = model_file("face_pack")
 
 
 @dataclass(frozen=True)
@@ -26,28 +27,28 @@ class Wanted:
 
     node: str
     input: str
-    serves: Callable[[str], bool]  # of a file's lower-case name
-    what: str
+    model: ModelFile
+    what: str  # to be fetched; entries may share it
     fetch: Callable[[Path], None]  # into the models folder
 
     def present(self, client: Client) -> str | None:
-        """The first file that ComfyUI lists and that serves."""
-        return next((name for name in client.choices(self.node, self.input) if self.serves(name.lower())), None)
+        """The best file that ComfyUI lists and that serves."""
+        return self.model.choose(client.choices(self.node, self.input))
 
 
-def from_hub(model: dict[str, str], folder: Path) -> None:
+def from_hub(wanted: ModelFile, folder: Path) -> None:
     """Fetch a file of the Hugging Face hub to the folder and name that the workflows use. Resumes what was cut short."""
     from huggingface_hub import hf_hub_download
 
-    repository, path = model["url"].removeprefix(f"{HUB}/").split("/resolve/main/")
-    target = folder / model["directory"] / model["name"]
+    (url,), (path,) = wanted.urls, wanted.published
+    target = folder / wanted.path
     partial = target.parent / ".download"
     try:
-        fetched = hf_hub_download(repository, path, local_dir=partial)
+        fetched = hf_hub_download(wanted.repository, path, local_dir=partial)
         os.replace(fetched, target)
     except Exception as error:  # the hub's own errors, those of the HTTP library beneath it, and of the disk
         raise SetupError(
-            f"{model['name']} could not be fetched ({type(error).__name__}); download {model['url']} in a browser and "
+            f"{wanted.name} could not be fetched ({type(error).__name__}); download {url} in a browser and "
             f"save it as {target}."
         ) from None
     shutil.rmtree(partial, ignore_errors=True)
@@ -71,34 +72,31 @@ def face_pack(folder: Path) -> None:
 
     root = folder / "insightface"
     try:
-        ensure_available("models", PACK, root=str(root))
+        ensure_available("models", PACK.name, root=str(root))
     except Exception as error:
-        from dynamicid_core.detection import PACK_URL
-
+        (url,) = PACK.urls
         raise SetupError(
-            f"The face models could not be fetched ({type(error).__name__}); unpack {PACK_URL} into "
-            f"{root / 'models' / PACK}."
+            f"The face models could not be fetched ({type(error).__name__}); unpack {url} into {folder / PACK.path}."
         ) from None
 
 
 def wanted(expressions: bool) -> list[Wanted]:
     """The files of ``two_people``, or of ``edited_expression``."""
+
+    def hub(node: str, name: str, key: str) -> Wanted:
+        entry = model_file(key)
+        return Wanted(node, name, entry, f"{entry.what} ({entry.size})", lambda folder: from_hub(entry, folder))
+
+    saa, imr = model_file("saa"), model_file("imr")
+    weights = f"{saa.what} ({saa.gigabytes + imr.gigabytes:.1f} GB)"  # fetched together
     files = [
-        Wanted(
-            "CheckpointLoaderSimple", "ckpt_name", lambda name: name.endswith(CHECKPOINT["name"].lower()),
-            "Realistic Vision V6.0 B1 (checkpoint, 2.1 GB)", lambda folder: from_hub(CHECKPOINT, folder),
-        ),
-        Wanted("VAELoader", "vae_name", lambda name: "ft-mse-840000" in name,
-               "its VAE (0.3 GB)", lambda folder: from_hub(VAE, folder)),
-        Wanted("CLIPVisionLoader", "clip_name", lambda name: "vit-h-14" in name,
-               "CLIP ViT-H/14 (2.5 GB)", lambda folder: from_hub(CLIP_VISION, folder)),
-        Wanted("DynamicIDLoader", "saa_file", lambda name: "saa" in name,
-               "the DynamicID weights (0.6 GB)", dynamicid_weights),
-    ]  # fmt: skip
+        hub("CheckpointLoaderSimple", "ckpt_name", "checkpoint"),
+        hub("VAELoader", "vae_name", "vae"),
+        hub("CLIPVisionLoader", "clip_name", "clip_vision"),
+        Wanted("DynamicIDLoader", "saa_file", saa, weights, dynamicid_weights),
+    ]
     if expressions:
-        files.append(
-            Wanted("DynamicIDLoader", "imr_file", lambda name: "imr" in name, files[-1].what, dynamicid_weights)
-        )
+        files.append(Wanted("DynamicIDLoader", "imr_file", imr, weights, dynamicid_weights))
     return files
 
 
@@ -139,12 +137,12 @@ def need_face_pack(folder: Path, yes: bool) -> None:
     from dynamicid_core.types import DynamicIDError
 
     try:
-        find_pack(PACK, [folder / "insightface"])
+        find_pack(PACK.name, [folder / "insightface"])
     except DynamicIDError:
         print(PACK_LICENCE, file=sys.stderr)
-        if not (yes or agrees("Is your use non-commercial research, and shall they be fetched (0.3 GB)? [y/N] ")):
+        if not (yes or agrees(f"Is your use non-commercial research, and shall they be fetched ({PACK.size})? [y/N] ")):
             raise SetupError(
-                f"The face models {PACK} are missing in {folder / 'insightface'}; accept their licence with --yes, or "
+                f"The face models {PACK.name} are missing in {folder / 'insightface'}; accept their licence with --yes, or "
                 "put them there yourself."
             ) from None
         face_pack(folder)

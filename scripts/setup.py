@@ -1,6 +1,6 @@
 """Put this pack into ComfyUI: ``python scripts/setup.py [--yes]``. Running it again is safe.
 
-It finds ComfyUI (see environment.py), or installs one with comfy-cli if it may; makes the pack appear in its
+It finds ComfyUI (see comfyui/finding.py), or installs one with comfy-cli if it may; makes the pack appear in its
 ``custom_nodes``; installs requirements.txt into the Python that runs it; and says what to do next.
 """
 
@@ -16,21 +16,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+from comfyui.finding import comfyui_python, default_comfyui, find_comfyui
+from comfyui.folders import PACK, link_pack
 from environment import (
     ROOT,
     SetupError,
-    comfyui_python,
-    default_comfyui,
-    find_comfyui,
+    agrees,
     has_modules,
     install,
     project_environment,
     python_in,
     run_script,
 )
-
-PACK = "comfyui-dynamicid"
-COPY_MARK = ".copied-by-setup"  # in a copy of the pack: setup made it, so setup may replace it
 
 
 def main(arguments: list[str]) -> int:
@@ -79,11 +76,6 @@ def install_comfyui(allowed: bool) -> Path:
     return folder
 
 
-def agrees(question: str) -> bool:
-    """Ask, where somebody can answer; elsewhere the answer is no."""
-    return sys.stdin is not None and sys.stdin.isatty() and input(question).strip().lower() in ("y", "yes")
-
-
 def accelerator() -> str:
     """comfy-cli's option for this machine's hardware."""
     if platform.system() == "Darwin":
@@ -104,53 +96,6 @@ def check_version(comfyui: Path) -> None:
     found = re.search(r'"(\d+(?:\.\d+)+)', stated.read_text("utf-8")) if stated.is_file() else None
     if found and [int(n) for n in found[1].split(".")] < [int(n) for n in wanted.split(".")]:
         raise SetupError(f"ComfyUI in {comfyui} is {found[1]}, and this pack needs {wanted} or newer; update ComfyUI.")
-
-
-def link_pack(comfyui: Path) -> Path:
-    """Make this folder appear in ``custom_nodes``: as a link, or as a copy where links cannot be made.
-
-    A link that setup or a user made earlier is replaced, and so is setup's own copy; nothing else is.
-
-    Returns where the pack is. Raises SetupError if something else is in its place.
-    """
-    target = comfyui / "custom_nodes" / PACK
-    if ROOT.parent == target.parent.resolve():
-        return ROOT  # cloned into custom_nodes
-    target.parent.mkdir(exist_ok=True)
-    if target.exists() and target.samefile(ROOT):
-        return target
-    if is_link(target):
-        target.rmdir() if platform.system() == "Windows" else target.unlink()
-    elif (target / COPY_MARK).is_file():
-        shutil.rmtree(target)
-    elif target.exists():
-        raise SetupError(f"{target} is already there and is not this folder; move it away and run this again.")
-    if not make_link(target):
-        ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "*.egg-info", "output")
-        shutil.copytree(ROOT, target, ignore=ignored)
-        (target / COPY_MARK).touch()
-        print("No link could be made, so the pack was copied: run this again whenever you update it.")
-    return target
-
-
-def is_link(path: Path) -> bool:
-    """Whether ``path`` is a symbolic link or, on Windows, a junction; also if it points nowhere."""
-    try:
-        return bool(os.readlink(path))
-    except (OSError, ValueError):
-        return False
-
-
-def make_link(target: Path) -> bool:
-    """Link ``target`` to this folder; on Windows as a junction, which needs no special rights."""
-    if platform.system() == "Windows":
-        command = ["cmd", "/c", "mklink", "/J", str(target), str(ROOT)]
-        return subprocess.run(command, capture_output=True).returncode == 0
-    try:
-        target.symlink_to(ROOT, target_is_directory=True)
-    except OSError:
-        return False
-    return True
 
 
 def missing_requirements(python: Path) -> list[str]:

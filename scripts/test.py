@@ -1,6 +1,6 @@
 """Run every test that can run on this machine: ``python scripts/test.py [arguments for pytest]``.
 
-It makes its own environment first (see environment.py). ``tests/host`` needs a real ComfyUI; where none is found, those
+It makes its own environment first (see environment.py) and looks for ComfyUI (see comfyui/finding.py). ``tests/host`` needs a real ComfyUI; where none is found, those
 tests are left out, and the last line says so.
 """
 
@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 
-from environment import ROOT, default_comfyui, find_comfyui, project_environment, run_script
+from comfyui.finding import default_comfyui, find_comfyui
+from environment import ROOT, project_environment, run_script
 
 
 def main(arguments: list[str]) -> int:

@@ -1,8 +1,9 @@
 """Two people from two photos in one picture, made by ComfyUI: ``python scripts/two_people.py a.jpg b.jpg``.
 
-It finds ComfyUI (see environment.py) or offers to install one, puts this pack into it, finds or fetches the models,
+It finds ComfyUI (see comfyui/finding.py) or offers to install one, puts this pack into it, finds or fetches the models,
 starts the server if none runs, queues ``workflows/api/two_people.json`` and saves the picture. With ``--stand-in`` all
-models are small files of the right form with random weights, in a folder of their own: the picture is noise.
+models are small files of the right form with random weights, in a folder of their own: the picture is noise. They come
+with a checkout of the project only.
 
 Starts with the standard library alone, then runs itself again in the Python of ComfyUI.
 """
@@ -20,24 +21,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import comfy_client
 import model_files
 import setup
-from environment import (
-    ROOT,
-    SetupError,
-    comfyui_python,
-    find_comfyui,
-    has_modules,
-    install,
-    project_environment,
-    run_script,
-)
+from comfyui.finding import comfyui_python, find_comfyui
+from comfyui.folders import link_pack, temporary_base
+from comfyui.serving import started
+from comfyui.speaking import Client
+from environment import ROOT, SetupError, has_modules, install, project_environment, run_script
 
 INNER = "DYNAMICID_IN_COMFYUI_PYTHON"  # set for the second run
 REQUIREMENTS = ("insightface", "onnxruntime", "safetensors", "einops", "huggingface_hub")  # modules of requirements.txt
 STAND_IN_STEPS = 4  # about ten seconds each on a processor at 768 px; 50 would take a quarter of an hour
 BAR = 30  # characters
+STAND_INS = ROOT / "devtools" / "standins"  # in a checkout
 
 
 class NoComfyUI(SetupError):
@@ -80,8 +76,9 @@ def main(arguments: list[str]) -> int:
     for photo in options.photos:
         if not photo.is_file():
             raise SetupError(f"There is no photo {photo}.")
+    if options.stand_in and not STAND_INS.is_dir():
+        raise SetupError("--stand-in needs a checkout of the project (git clone): the stand-ins come with that only.")
     if os.environ.get(INNER):
-        sys.path.append(str(ROOT))
         return make_picture(options)
     try:
         python, comfyui = prepare(options)
@@ -123,7 +120,7 @@ def prepare(options: argparse.Namespace) -> tuple[Path, Path | None]:
         print(f"Installing what this pack needs into {python} ...", flush=True)
         install(python, *setup.missing_requirements(python))
     if not options.stand_in:
-        setup.link_pack(comfyui)
+        link_pack(comfyui)
     return python, comfyui
 
 
@@ -153,10 +150,10 @@ def make_picture(options: argparse.Namespace) -> int:
             chosen = model_files.choose(client, models, edited, options.yes)
         photos = options.photos or stack.enter_context(drawn_photos())
         graph = fill_graph(options, [client.upload(photo) for photo in photos], chosen)
-        outputs = client.run(graph, show_progress)
+        outputs = client.run_graph(graph, show_progress).ui
         clear_progress()
         (saved,) = (node for node, content in graph.items() if content["class_type"] == "SaveImage")
-        picture = client.picture(outputs[saved]["images"][0])
+        picture = client.view(outputs[saved]["images"][0])
     try:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_bytes(picture)
@@ -171,34 +168,28 @@ def make_picture(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def stand_in_host() -> Iterator[comfy_client.Client]:
+def stand_in_host() -> Iterator[Client]:
     """A ComfyUI of our own whose base folder holds nothing but this pack and stand-in models."""
-    from dynamicid_core.standins.models import make_models
+    from dynamicid_core.command_line.models import stand_ins
 
     print("Stand-in models: random weights of the right form, so the picture will be NOISE.", flush=True)
     print(f"Unless --steps says otherwise, {STAND_IN_STEPS} steps are sampled instead of 50.", flush=True)
-    with tempfile.TemporaryDirectory(prefix="dynamicid-stand-in-", ignore_cleanup_errors=True) as folder:
-        base = Path(folder).resolve()
-        make_models(base / "models", progress=lambda name, done, total: show_progress("Making " + name, done, total))
+    with temporary_base() as base:
+        stand_ins("models").make_models(
+            base / "models", progress=lambda name, done, total: show_progress("Making " + name, done, total)
+        )
         clear_progress()
-        (base / "input").mkdir()
-        pack = setup.link_pack(base)
-        options = ["--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
-        try:
-            with started_server(comfy_client.free_port(), options) as client:
-                yield client
-        finally:
-            if setup.is_link(pack):  # the link alone, before everything in the folder is removed
-                pack.rmdir() if os.name == "nt" else pack.unlink()
+        with started_server(base=base) as client:
+            yield client
 
 
 @contextlib.contextmanager
-def own_host(options: argparse.Namespace) -> Iterator[comfy_client.Client]:
+def own_host(options: argparse.Namespace) -> Iterator[Client]:
     """The ComfyUI that the user named or has running, else one that is started for this picture."""
-    client = comfy_client.Client(options.server or f"http://127.0.0.1:{options.port}")
+    client = Client(options.server or f"http://127.0.0.1:{options.port}")
     with contextlib.ExitStack() as stack:
         if not options.server and not client.is_alive():
-            client = stack.enter_context(started_server(options.port, []))
+            client = stack.enter_context(started_server(port=options.port))
         if not client.get("/object_info/DynamicIDApply"):
             raise SetupError(
                 f"The ComfyUI at {client.url} runs without this pack; restart it, or choose another --port."
@@ -206,21 +197,23 @@ def own_host(options: argparse.Namespace) -> Iterator[comfy_client.Client]:
         yield client
 
 
-def started_server(port: int, options: list[str]) -> contextlib.AbstractContextManager[comfy_client.Client]:
+def started_server(base: Path | None = None, port: int | None = None) -> contextlib.AbstractContextManager[Client]:
+    """The ComfyUI that was found, started in this Python on the best device."""
     import torch
 
     available = [torch.cuda.is_available(), torch.backends.mps.is_available()]
     available.append(hasattr(torch, "xpu") and torch.xpu.is_available())
     print("Starting ComfyUI ...", flush=True)
     device = [] if any(available) else ["--cpu", "--use-pytorch-cross-attention"]  # its default is far slower there
-    return comfy_client.server(Path(sys.executable), find_comfyui(), port, [*device, *options])
+    return started(Path(sys.executable), find_comfyui(), device, base, port)
 
 
 @contextlib.contextmanager
 def drawn_photos() -> Iterator[list[Path]]:
     """Two drawn portraits, where no photos were given."""
-    from dynamicid_core.standins.portraits import draw_portrait
+    from dynamicid_core.command_line.models import stand_ins
 
+    draw_portrait = stand_ins("portraits").draw_portrait
     print("No photos were given, so two drawn portraits are used.", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"portrait_{number}.png" for number in (1, 2)]

@@ -1,4 +1,4 @@
-"""What all tests share: this tree's core is the one under test, and this folder is no package of the tests."""
+"""What all tests share: this tree's core, scripts and devtools are those under test, and the root is no package."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def _load_core() -> None:
     spec.loader.exec_module(module)
 
 
+def _find_tools() -> None:
+    """``comfyui`` and the scripts, ``standins`` and the builders: last on the path, where their names hide nothing."""
+    sys.path += [str(ROOT / folder) for folder in ("scripts", "devtools")]
+
+
 class RootIsNoTestPackage:
     """Collects the root as a plain folder; pytest would import its ``__init__.py``, which is ComfyUI's entry."""
 
@@ -39,3 +44,4 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 _load_core()
+_find_tools()

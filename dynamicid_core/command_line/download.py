@@ -1,4 +1,4 @@
-"""Fetch the published DynamicID weights (about 0.6 GB, Apache-2.0) from the Hugging Face hub.
+"""Fetch the published DynamicID weights from the Hugging Face hub.
 
 An interrupted download goes on where it stopped. Nothing else is ever fetched: the base model, CLIP and InsightFace's
 face models have licences of their own, and where to get them is said where they are missing.
@@ -9,7 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-SUMMARY = "fetch the published weights from the Hugging Face hub"
+from ..catalogue import model_file
+
+SAA, IMR = model_file("saa"), model_file("imr")
+SUMMARY = f"fetch the published weights ({SAA.gigabytes + IMR.gigabytes:.1f} GB, {SAA.licence}) from the Hugging Face hub"
 EXAMPLES = """
 examples:
   {program}                                      into models/dynamicid
@@ -21,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", nargs="?", type=Path, default=Path("models/dynamicid"), help="where to (default: %(default)s)"
     )
-    parser.add_argument("--convert", action="store_true", help="also write saa.safetensors and imr.safetensors there")
+    parser.add_argument("--convert", action="store_true", help=f"also write {SAA.name} and {IMR.name} there")
 
 
 def run(options: argparse.Namespace) -> dict:

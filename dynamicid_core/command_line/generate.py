@@ -179,8 +179,7 @@ def explain(output: Path, cast: Cast, recorder: GateRecorder, picture: Image) ->
 
 def _with_portraits(settings: Settings, folder: str) -> Settings:
     """Stand-ins without people get two drawn portraits."""
-    from ..standins.portraits import draw_portrait
-
+    draw_portrait = models.stand_ins("portraits").draw_portrait
     print("No photos were given, so two drawn portraits are used.", file=sys.stderr)
     paths = [Path(folder) / f"person_{number}.png" for number in (1, 2)]
     for number, path in enumerate(paths):

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
+from ..catalogue import ModelFile, model_file
 from ..types import DynamicIDError
+
+CHECKPOINT, SAA, IMR, CLIP_VISION, FACE_PACK = map(model_file, ("checkpoint", "saa", "imr", "clip_vision", "face_pack"))
+
+
+def _patterns(file: ModelFile) -> tuple[str, ...]:
+    return tuple(f"{file.folder}/{pattern}" for pattern in file.serves)
+
 
 # In a models folder laid out as ComfyUI's: option -> patterns, best first.
 PLACES = {
-    "model": ("checkpoints/Realistic_Vision_V6*.safetensors", "diffusers/*/model_index.json"),
-    "saa": ("dynamicid/saa*.safetensors", "dynamicid/SAA*.bin"),
-    "imr": ("dynamicid/imr*.safetensors", "dynamicid/IMR*.bin"),
-    "clip_vision": ("clip_vision/CLIP-ViT-H-14*.safetensors", "clip_vision/CLIP-ViT-H-14*"),
+    "model": (*_patterns(CHECKPOINT), "diffusers/*/model_index.json"),
+    "saa": _patterns(SAA),
+    "imr": _patterns(IMR),
+    "clip_vision": _patterns(CLIP_VISION),
 }
+FETCH = "`python -m dynamicid_core download` fetches them"
 WHAT = {
-    "model": "a Stable Diffusion 1.5 model (Realistic Vision V6.0 B1 is what DynamicID was made with): a diffusers folder, "
-    "or a .safetensors file in checkpoints/",
-    "saa": "DynamicID's weights, saa.safetensors or SAA.bin, in dynamicid/; `python -m dynamicid_core download` fetches them",
-    "imr": "DynamicID's weights for expressions, imr.safetensors or IMR.bin, in dynamicid/; "
-    "`python -m dynamicid_core download` fetches them",
-    "clip_vision": "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors (the file that IP-Adapter uses) in clip_vision/",
+    "model": f"a Stable Diffusion 1.5 model ({CHECKPOINT.what} is what DynamicID was made with): a diffusers folder, "
+    f"or a .safetensors file in {CHECKPOINT.folder}/",
+    "saa": f"{SAA.what}, {SAA.name} or {SAA.published[0]}, in {SAA.folder}/; {FETCH}",
+    "imr": f"{IMR.what}, {IMR.name} or {IMR.published[0]}, in {IMR.folder}/; {FETCH}",
+    "clip_vision": f"{CLIP_VISION.name} (the file that IP-Adapter uses) in {CLIP_VISION.folder}/",
 }
 
 
@@ -34,9 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser, pipeline: bool) -> None:
         "--models", type=Path, metavar="FOLDER",
         help="default: $DYNAMICID_MODELS, else the models folder of ComfyUI at $COMFYUI_PATH, else ./models",
     )  # fmt: skip
-    group.add_argument("--saa", metavar="FILE", help="saa.safetensors or SAA.bin")
-    group.add_argument("--clip-vision", metavar="PATH", help="CLIP ViT-H/14: a file, or a folder as on the hub")
-    group.add_argument("--detector", metavar="PACK", help="InsightFace model pack: its name or folder (default: buffalo_l)")
+    group.add_argument("--saa", metavar="FILE", help=f"{SAA.name} or {SAA.published[0]}")
+    group.add_argument("--clip-vision", metavar="PATH", help=f"{CLIP_VISION.what}: a file, or a folder as on the hub")
+    group.add_argument("--detector", metavar="PACK", help=f"InsightFace model pack: its name or folder (default: {FACE_PACK.name})")
     if pipeline:
         group.add_argument("--model", metavar="PATH", help="SD1.5 model: a diffusers folder, or a .safetensors or .ckpt file")
         group.add_argument(
@@ -44,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser, pipeline: bool) -> None:
             help="for a single file: a diffusers folder with its configuration and tokenizer (default: from the hub's cache, "
             "fetched there once, a few MB)",
         )  # fmt: skip
-        group.add_argument("--imr", metavar="FILE", help="imr.safetensors or IMR.bin, for --expression")
+        group.add_argument("--imr", metavar="FILE", help=f"{IMR.name} or {IMR.published[0]}, for --expression")
     group.add_argument("--stand-in", action="store_true", help="small built-in models with random weights: pictures are noise")
     group.add_argument("--device", metavar="NAME", help="cuda, mps, cpu (default: the best there is)")
 
@@ -95,7 +105,7 @@ def find(options: argparse.Namespace) -> ModelFiles:
         found = next((p for pattern in PLACES[name] for p in sorted(folder.glob(pattern))), None)
         return found and str(found.parent if found.name == "model_index.json" else found)
 
-    return ModelFiles(folder, *(place(name) for name in PLACES), options.detector or "buffalo_l")
+    return ModelFiles(folder, *(place(name) for name in PLACES), options.detector or FACE_PACK.name)
 
 
 def device_of(options: argparse.Namespace):
@@ -133,6 +143,19 @@ def load_detector(files: ModelFiles):
     return load_detector(files.detector, [files.folder / "insightface"])
 
 
+def stand_ins(name: str) -> ModuleType:
+    """A module of the stand-ins (``pipeline``, ``portraits``), which lie beside the core in a checkout of the project.
+
+    Raises DynamicIDError where the core was installed without them.
+    """
+    folder = Path(__file__).resolve().parents[2] / "devtools"
+    if not (folder / "standins").is_dir():
+        raise DynamicIDError("Stand-in models come with a checkout of the project only; here, give real ones.")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    return importlib.import_module(f"standins.{name}")
+
+
 def load_photo_encoder(options: argparse.Namespace):
     """A :class:`hosts.diffusers.PhotoEncoder`."""
     need_packages()
@@ -141,8 +164,7 @@ def load_photo_encoder(options: argparse.Namespace):
 
     device = device_of(options)
     if options.stand_in:
-        from ..standins import pipeline as standins
-
+        standins = stand_ins("pipeline")
         note_stand_in()
         return PhotoEncoder(load_saa(standins.saa_tensors()), standins.make_clip_vision(), standins.make_detector())
     files = find(options)
@@ -183,10 +205,9 @@ def load_dynamicid(options: argparse.Namespace, photos: bool, expressions: bool)
     """A :class:`hosts.diffusers.DynamicID` with what is needed: ``photos`` to encode, ``expressions`` to edit."""
     need_packages()
     if options.stand_in:
-        from ..standins.pipeline import make_dynamicid
-
+        standins = stand_ins("pipeline")
         note_stand_in()
-        return make_dynamicid()
+        return standins.make_dynamicid()
     from ..checkpoints import load_motion, load_saa
     from ..hosts.diffusers import DynamicID, load_clip_vision
 

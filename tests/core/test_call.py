@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynamicid_core.attention import add_faces, acting_terms, gate_terms, score_bias, site_faces
+from dynamicid_core.attention import acting_terms, add_faces, gate_terms, score_bias, site_faces
 from dynamicid_core.bases import TransformerBlock, UNetLayout
 from dynamicid_core.call import FACE_ROLE, NULL_ROLE, AppliedCast, Memory, Row, prepare_call
 from dynamicid_core.gate_maps import GateRecorder

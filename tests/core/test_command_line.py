@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from standins import pipeline as standins
+from standins.dynamicid import published_pickles
+from standins.portraits import draw_portrait
 
 from dynamicid_core import files
 from dynamicid_core.command_line import main, models, parser
@@ -19,12 +23,10 @@ from dynamicid_core.command_line.generate import settings_of
 from dynamicid_core.command_line.settings import PersonSettings, Settings, read_png, write_png
 from dynamicid_core.face_files import load_face, save_face
 from dynamicid_core.files import read_tensors
-from dynamicid_core.standins import pipeline as standins
-from dynamicid_core.standins.dynamicid import published_pickles
-from dynamicid_core.standins.portraits import draw_portrait
 from dynamicid_core.types import DynamicIDError, Face, SAAOptions
 
 ROOT = Path(__file__).resolve().parents[2]
+MAKERS = ("saa_tensors", "make_clip_vision", "make_detector", "make_dynamicid")
 SMALL = ["--size", "64", "--steps", "2", "--quiet"]
 
 pytest.importorskip("diffusers")
@@ -39,15 +41,17 @@ def stand_ins(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def made_once():
-    return standins.make_dynamicid()
+    """What makes stand-ins, each called once."""
+    return {name: functools.cache(getattr(standins, name)) for name in MAKERS}
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, made_once) -> Path:
     """An empty current folder with two photos, and no models anywhere; stand-ins are made once for all tests."""
-    scheduler = made_once.pipe.scheduler
-    monkeypatch.setattr(standins, "make_dynamicid", lambda: made_once)
-    monkeypatch.setattr(made_once.pipe, "scheduler", scheduler)  # whichever a test puts there, this one comes back
+    for name, make in made_once.items():
+        monkeypatch.setattr(standins, name, make)
+    pipe = standins.make_dynamicid().pipe
+    monkeypatch.setattr(pipe, "scheduler", pipe.scheduler)  # whichever a test puts there, this one comes back
     monkeypatch.chdir(tmp_path)
     for name in ("DYNAMICID_MODELS", "COMFYUI_PATH"):
         monkeypatch.delenv(name, raising=False)
@@ -92,30 +96,33 @@ def test_main_job_offline(folder):
 
 
 def test_errors_are_one_line_and_stdout_is_json(folder, capsys):
-    said = "There is no photo nobody.jpg. Check the name and the folder."
+    done = type_in("convert", "nothing.bin", "--json")
+    error = "There is no file nothing.bin. Expected one of SAA.bin, IMR.bin, key_point_encoder.bin."
+    assert (done.returncode, done.stderr) == (1, f"error: {error}\n")
+    assert json.loads(done.stdout) == {"error": error}
     code, out, err = run(capsys, "encode", "nobody.jpg", "--stand-in", "--json")
-    assert code == 1 and err.splitlines()[-1] == f"error: {said}"
-    assert json.loads(out) == {"error": said}
+    assert code == 1 and "Traceback" not in err
+    assert err.splitlines()[-1] == "error: There is no photo nobody.jpg. Check the name and the folder."
+    assert json.loads(out) == {"error": "There is no photo nobody.jpg. Check the name and the folder."}
     code, out, _ = run(capsys, "encode", "anna.png", "--stand-in", "--json")
     assert code == 0 and json.loads(out)["written"][0]["face"] == "anna.safetensors"
 
 
 def test_wrong_usage(capsys):
-    for words in ([], ["paint"], ["encode"], ["convert"]):
+    for words in ([], ["paint"], ["encode"], ["convert"], ["generate", "--size", "big"]):
         with pytest.raises(SystemExit) as stop:
             main(words)
         assert stop.value.code == 2
-        assert "usage:" in capsys.readouterr().err
+        out, err = capsys.readouterr()
+        assert "usage:" in err and out == ""
 
 
-def test_help_and_exit_code_of_wrong_usage(folder, capsys):
+def test_help(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
-    shown = capsys.readouterr().out
-    assert all(f"  {name} " in shown for name in ("convert", "encode", "generate", "download"))
-    done = type_in("generate", "--size", "big")
-    assert done.returncode == 2 and "usage:" in done.stderr and done.stdout == ""
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in ("convert", "encode", "generate", "download"))
 
 
 # --- encode -------------------------------------------------------------------------------------------------------

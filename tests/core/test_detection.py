@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from standins.detector import write_detector_pack
 
 from dynamicid_core import detection
 from dynamicid_core.faces import DetectedFace, order_faces
-from dynamicid_core.standins.detector import write_detector_pack
 from dynamicid_core.types import DynamicIDError
 
 pytest.importorskip("insightface")

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import recipe
 import torch
+from standins import pipeline as standins
+from standins.portraits import draw_portrait
 from test_attention import CASES
 
 from dynamicid_core.checkpoints import load_saa
@@ -17,10 +19,8 @@ from dynamicid_core.face_files import save_face
 from dynamicid_core.files import write_safetensors
 from dynamicid_core.gate_maps import GateRecorder
 from dynamicid_core.networks.saa import SAAModule, SiteSizes
-from dynamicid_core.regions import halvings
 from dynamicid_core.pictures import clip_pixels
-from dynamicid_core.standins import pipeline as standins
-from dynamicid_core.standins.portraits import draw_portrait
+from dynamicid_core.regions import halvings
 from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region, SAAOptions
 
 diffusers = pytest.importorskip("diffusers")

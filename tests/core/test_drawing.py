@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from standins.detector import face_shape
 
 from dynamicid_core import drawing
 from dynamicid_core.captions import COLORS, PLATE, caption_font, caption_height, draw_caption, person_color
@@ -15,7 +16,6 @@ from dynamicid_core.drawing import GROUND, draw_cast, draw_faces, draw_gate_maps
 from dynamicid_core.encode import EncodedFace
 from dynamicid_core.faces import DetectedFace
 from dynamicid_core.scoring import PersonScore, PictureScore
-from dynamicid_core.standins.detector import face_shape
 from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import published
 import pytest
 import torch
+from standins.detector import face_shape
 
 from dynamicid_core import encode
 from dynamicid_core.checkpoints import load_saa
 from dynamicid_core.encode import NULL_PIXELS, TokenEncoder, encode_photos, encode_tokens, null_clip_tokens
 from dynamicid_core.faces import DetectedFace
 from dynamicid_core.networks.face_encoder import FaceEncoder, FaceEncoderSizes
-from dynamicid_core.standins.detector import face_shape
 from dynamicid_core.types import DynamicIDError, Missing
 
 PHOTOS = [np.full((40, 30, 3), shade, dtype=np.uint8) for shade in (0, 200)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from standins.detector import face_shape
 
 from dynamicid_core import landmarks
-from dynamicid_core.standins.detector import face_shape
 from dynamicid_core.types import DynamicIDError
 
 SHAPES = {  # what each expression does to a face

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from standins.detector import face_shape
 
 from dynamicid_core import motion
 from dynamicid_core.faces import DetectedFace
@@ -14,7 +15,6 @@ from dynamicid_core.landmarks import landmark_raster
 from dynamicid_core.motion import MotionNetworks, edit_face
 from dynamicid_core.networks.keypoints import KeypointEncoder, KeypointEncoderSizes
 from dynamicid_core.networks.reconfigurator import Reconfigurator, ReconfiguratorSizes
-from dynamicid_core.standins.detector import face_shape
 from dynamicid_core.types import DynamicIDError, Face, Missing
 
 

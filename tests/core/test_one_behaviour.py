@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from standins import pipeline as standins
+from standins.detector import face_shape
 from without_host import nodes_pack
 
 from dynamicid_core import command_line
@@ -24,8 +26,6 @@ from dynamicid_core.faces import DetectedFace
 from dynamicid_core.motion import MotionNetworks
 from dynamicid_core.networks.keypoints import KeypointEncoder, KeypointEncoderSizes
 from dynamicid_core.networks.reconfigurator import Reconfigurator, ReconfiguratorSizes
-from dynamicid_core.standins import pipeline as standins
-from dynamicid_core.standins.detector import face_shape
 from dynamicid_core.types import Face, hinting
 
 pytest.importorskip("diffusers")

@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,10 +105,69 @@ def test_licence_is_apache():
     assert "END OF TERMS AND CONDITIONS" in text
 
 
-def test_archive_keeps_what_the_host_serves():
-    lines = (ROOT / ".comfyignore").read_text(encoding="utf-8").splitlines()
-    trimmed = {line.strip("/ ") for line in lines if line and not line.startswith("#")}
-    assert trimmed.isdisjoint({"web", "web/docs", "locales", "workflows", "nodes", "scripts", "dynamicid_core"})
+# --- the registry's archive ---------------------------------------------------------------------------------------
+
+SHIPPED = {
+    *("LICENSE", "README.md", "pyproject.toml", "requirements.txt", ".comfyignore", "__init__.py"),
+    *("dynamicid_core", "nodes", "scripts", "web", "locales", "workflows", "subgraphs", "docs"),
+}
+
+
+def tracked(*options: str) -> set[str]:
+    done = subprocess.run(["git", "ls-files", *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("this is no checkout")
+    return set(done.stdout.splitlines())
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    """The files that the registry ships, in a folder of their own."""
+    folder = tmp_path_factory.mktemp("archive")
+    for name in tracked() - tracked("--cached", "--ignored", "--exclude-from=.comfyignore"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_file():
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+def test_archive_holds_what_users_need_and_nothing_else(archive, pyproject):
+    assert SHIPPED - {path.name for path in archive.iterdir()} <= {"docs"}  # which may be empty
+    assert {path.name for path in archive.iterdir()} <= SHIPPED
+    for name in ("web/docs/DynamicIDApply.md", "dynamicid_core/models.json", "scripts/comfyui/finding.py"):
+        assert (archive / name).is_file()
+    data = pyproject["tool"]["setuptools"]["package-data"]["dynamicid_core"]
+    others = {path.name for path in (ROOT / "dynamicid_core").rglob("*.*") if path.suffix not in (".py", ".pyc")}
+    assert others == set(data), "what pip installs with the core besides its sources"
+
+
+@pytest.mark.parametrize(
+    "words, code, said",
+    [
+        (["two_people.py", "--help"], 0, "two photos"),
+        (["two_people.py", "a.jpg", "b.jpg"], 1, "Error: There is no photo a.jpg.\n"),
+        (["two_people.py", "--stand-in"], 1, "Error: --stand-in needs a checkout of the project"),
+        (["setup.py", "--help"], 0, "DynamicID nodes into ComfyUI"),
+    ],
+)
+def test_scripts_start_from_the_archive_with_nothing_installed(archive, words, code, said):
+    command = [sys.executable, "-S", str(archive / "scripts" / words[0]), *words[1:]]  # -S: no installed package at all
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=archive)
+    assert done.returncode == code and said in done.stdout + done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_command_line_says_that_stand_ins_need_a_checkout(archive, monkeypatch):
+    from dynamicid_core.command_line import models
+    from dynamicid_core.types import DynamicIDError
+
+    assert models.stand_ins("weights").__name__ == "standins.weights"
+    monkeypatch.setattr(models, "__file__", str(archive / "dynamicid_core/command_line/models.py"))
+    with pytest.raises(DynamicIDError, match="come with a checkout of the project only"):
+        models.stand_ins("weights")
+
+
+# --- the tree that pip and the host load --------------------------------------------------------------------------
 
 
 def test_continuous_integration_runs_the_test_script_alone():

@@ -9,38 +9,21 @@ import platform
 import sys
 from pathlib import Path
 
+import environment
 import pytest
+import setup
+from comfyui import finding, folders
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def load(name: str, monkeypatch: pytest.MonkeyPatch):
-    """A script as a module; its own imports are found as when it is started."""
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, name, module)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def home(monkeypatch, tmp_path) -> Path:
     """An empty home folder, and none of the variables that the scripts read."""
     for name in ("COMFYUI_PATH", "COMFYUI_PYTHON", "DYNAMICID_VENV", "VIRTUAL_ENV", "CONDA_PREFIX"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def environment(monkeypatch, home):
-    return load("environment", monkeypatch)
-
-
-@pytest.fixture
-def setup(monkeypatch, environment):
-    return load("setup", monkeypatch)
 
 
 def make_comfyui(folder: Path, version: str = "0.33.0") -> Path:
@@ -72,89 +55,89 @@ def write_comfy_cli_settings(home: Path, **values: Path) -> None:
 # --- finding ComfyUI ----------------------------------------------------------------------------------------------
 
 
-def test_no_comfyui_is_no_error(environment):
-    assert environment.find_comfyui() is None
+def test_no_comfyui_is_no_error():
+    assert finding.find_comfyui() is None
 
 
-def test_comfyui_is_found_where_comfy_cli_installs_it(environment):
-    expected = make_comfyui(environment.default_comfyui())
-    assert environment.find_comfyui() == expected
+def test_comfyui_is_found_where_comfy_cli_installs_it():
+    expected = make_comfyui(finding.default_comfyui())
+    assert finding.find_comfyui() == expected
 
 
 @pytest.mark.parametrize(
     "system, place",
     [("Linux", "comfy/ComfyUI"), ("Darwin", "Documents/comfy/ComfyUI"), ("Windows", "Documents/comfy/ComfyUI")],
 )
-def test_default_place_is_that_of_comfy_cli(environment, monkeypatch, home, system, place):
+def test_default_place_is_that_of_comfy_cli(monkeypatch, home, system, place):
     monkeypatch.setattr(platform, "system", lambda: system)
-    assert environment.default_comfyui() == home / place
+    assert finding.default_comfyui() == home / place
 
 
-def test_comfy_cli_settings_come_before_the_default_place(environment, home):
-    make_comfyui(environment.default_comfyui())
+def test_comfy_cli_settings_come_before_the_default_place(home):
+    make_comfyui(finding.default_comfyui())
     chosen = make_comfyui(home / "100% chosen")  # a percent sign means nothing special in these settings
     write_comfy_cli_settings(home, default_workspace=chosen, recent_workspace=home / "gone")
-    assert environment.find_comfyui() == chosen
+    assert finding.find_comfyui() == chosen
 
 
-def test_settings_that_point_nowhere_are_passed_over(environment, home):
-    expected = make_comfyui(environment.default_comfyui())
+def test_settings_that_point_nowhere_are_passed_over(home):
+    expected = make_comfyui(finding.default_comfyui())
     write_comfy_cli_settings(home, default_workspace=home / "gone")
-    assert environment.find_comfyui() == expected
+    assert finding.find_comfyui() == expected
 
 
-def test_comfyui_path_comes_first(environment, monkeypatch, home):
-    make_comfyui(environment.default_comfyui())
+def test_comfyui_path_comes_first(monkeypatch, home):
+    make_comfyui(finding.default_comfyui())
     named = make_comfyui(home / "named")
     monkeypatch.setenv("COMFYUI_PATH", str(named))
-    assert environment.find_comfyui() == named
+    assert finding.find_comfyui() == named
 
 
-def test_comfyui_path_may_be_the_portable_folder(environment, monkeypatch, home):
+def test_comfyui_path_may_be_the_portable_folder(monkeypatch, home):
     inner = make_comfyui(home / "portable" / "ComfyUI")
     monkeypatch.setenv("COMFYUI_PATH", str(home / "portable"))
-    assert environment.find_comfyui() == inner
+    assert finding.find_comfyui() == inner
 
 
-def test_wrong_comfyui_path_is_named(environment, monkeypatch, home):
-    make_comfyui(environment.default_comfyui())  # not taken instead: the user asked for another
+def test_wrong_comfyui_path_is_named(monkeypatch, home):
+    make_comfyui(finding.default_comfyui())  # not taken instead: the user asked for another
     monkeypatch.setenv("COMFYUI_PATH", str(home / "typo"))
     with pytest.raises(environment.SetupError, match="typo"):
-        environment.find_comfyui()
+        finding.find_comfyui()
 
 
-def test_comfyui_around_the_pack_is_found(environment, monkeypatch, home):
+def test_comfyui_around_the_pack_is_found(monkeypatch, home):
     comfyui = make_comfyui(home / "anywhere")
-    monkeypatch.setattr(environment, "ROOT", comfyui / "custom_nodes" / "pack")
-    assert environment.find_comfyui() == comfyui
+    monkeypatch.setattr(finding, "ROOT", comfyui / "custom_nodes" / "pack")
+    assert finding.find_comfyui() == comfyui
 
 
 # --- Pythons ------------------------------------------------------------------------------------------------------
 
 
-def test_comfyui_python_is_the_first_with_its_packages(environment, monkeypatch, home):
+def test_comfyui_python_is_the_first_with_its_packages(monkeypatch, home):
     comfyui = make_comfyui(home / "portable" / "ComfyUI")
     bare = make_python(comfyui / ".venv")
     full = make_python(comfyui.parent / "python_embeded")
-    monkeypatch.setattr(environment, "has_modules", lambda python, *names: python not in (bare, Path(sys.executable)))
-    assert environment.comfyui_python(comfyui) == full
+    monkeypatch.setattr(finding, "has_modules", lambda python, *names: python not in (bare, Path(sys.executable)))
+    assert finding.comfyui_python(comfyui) == full
 
 
-def test_no_python_with_the_packages(environment, monkeypatch, home):
-    monkeypatch.setattr(environment, "has_modules", lambda python, *names: False)
-    assert environment.comfyui_python(make_comfyui(home / "c")) is None
+def test_no_python_with_the_packages(monkeypatch, home):
+    monkeypatch.setattr(finding, "has_modules", lambda python, *names: False)
+    assert finding.comfyui_python(make_comfyui(home / "c")) is None
     monkeypatch.setenv("COMFYUI_PYTHON", "/nowhere/python")
     with pytest.raises(environment.SetupError, match="COMFYUI_PYTHON"):
-        environment.comfyui_python(home / "c")
+        finding.comfyui_python(home / "c")
 
 
-def test_has_modules(environment, home):
+def test_has_modules(home):
     assert environment.has_modules(Path(sys.executable), "json", "torch")
     assert not environment.has_modules(Path(sys.executable), "json", "no_such_module")
     assert not environment.has_modules(home / "no-python")
 
 
-def test_install_tries_the_next_installer(environment, monkeypatch):
+def test_install_tries_the_next_installer(monkeypatch):
     tried = []
     monkeypatch.setattr(environment, "has_modules", lambda python, name: True)
     monkeypatch.setattr(environment, "_run", lambda command: bool(tried.append(command)) or len(tried) == 2)
@@ -163,7 +146,7 @@ def test_install_tries_the_next_installer(environment, monkeypatch):
     assert all(command[-1] == "einops" for command in tried)
 
 
-def test_install_says_what_is_missing(environment, monkeypatch):
+def test_install_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(environment.shutil, "which", lambda name: None)
     monkeypatch.setattr(environment, "has_modules", lambda python, name: False)
     with pytest.raises(environment.SetupError, match="neither pip nor uv"):
@@ -178,7 +161,7 @@ def test_install_says_what_is_missing(environment, monkeypatch):
 
 
 @pytest.fixture
-def installs(environment, monkeypatch, home) -> list:
+def installs(monkeypatch, home) -> list:
     """The calls of ``install``, while environments are only pretended."""
     calls = []
 
@@ -195,7 +178,7 @@ def installs(environment, monkeypatch, home) -> list:
     return calls
 
 
-def test_environment_is_made_once(environment, installs, home):
+def test_environment_is_made_once(installs, home):
     python = environment.project_environment()
     assert python == environment.python_in(home / "env")
     assert environment.project_environment() == python
@@ -203,7 +186,7 @@ def test_environment_is_made_once(environment, installs, home):
     assert set(environment.TORCH) < set(installs[0][1])
 
 
-def test_environment_follows_its_inputs(environment, installs, home):
+def test_environment_follows_its_inputs(installs, home):
     comfyui = make_comfyui(home / "c")
     environment.project_environment()
     environment.project_environment(comfyui)
@@ -213,7 +196,7 @@ def test_environment_follows_its_inputs(environment, installs, home):
     assert len(installs) == 3
 
 
-def test_interrupted_installation_is_repeated(environment, installs, monkeypatch):
+def test_interrupted_installation_is_repeated(installs, monkeypatch):
     environment.project_environment()
     with monkeypatch.context() as patch:
         patch.setattr(environment, "TORCH", ("torch==0",))
@@ -224,7 +207,7 @@ def test_interrupted_installation_is_repeated(environment, installs, monkeypatch
     assert len(installs) == 2
 
 
-def test_foreign_folder_is_not_cleared(environment, installs, home):
+def test_foreign_folder_is_not_cleared(installs, home):
     precious = home / "env" / "precious.txt"
     precious.parent.mkdir()
     precious.touch()
@@ -233,13 +216,13 @@ def test_foreign_folder_is_not_cleared(environment, installs, home):
     assert precious.exists()
 
 
-def test_old_python_is_refused(environment, installs, monkeypatch):
+def test_old_python_is_refused(installs, monkeypatch):
     monkeypatch.setattr(environment.sys, "version_info", (3, 9, 1))
     with pytest.raises(environment.SetupError, match="3.10 or newer"):
         environment.project_environment()
 
 
-def test_errors_are_one_line(environment, monkeypatch, capsys):
+def test_errors_are_one_line(monkeypatch, capsys):
     def main(arguments):
         raise environment.SetupError("what was found.")
 
@@ -251,9 +234,11 @@ def test_errors_are_one_line(environment, monkeypatch, capsys):
 
 
 @pytest.fixture
-def run_tests(environment, monkeypatch):
+def run_tests(monkeypatch):
     """``scripts/test.py``'s main, the environment being the running one; returns the command that it started."""
-    script = load("test", monkeypatch)
+    spec = importlib.util.spec_from_file_location("run_tests", ROOT / "scripts" / "test.py")  # `test` is Python's own
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
     started = []
 
     class Done:
@@ -275,8 +260,8 @@ def test_without_comfyui_host_tests_are_skipped_aloud(run_tests, capsys):
     assert "SKIPPED" in capsys.readouterr().out
 
 
-def test_with_comfyui_all_tests_run(run_tests, environment, capsys):
-    comfyui = make_comfyui(environment.default_comfyui())
+def test_with_comfyui_all_tests_run(run_tests, capsys):
+    comfyui = make_comfyui(finding.default_comfyui())
     command, options = run_tests()
     assert command[1:] == ["-m", "pytest", "tests"]
     assert options["env"]["COMFYUI_PATH"] == str(comfyui)
@@ -291,21 +276,21 @@ def test_named_tests_replace_the_default(run_tests):
 # --- set-up -------------------------------------------------------------------------------------------------------
 
 
-def test_setup_links_installs_and_can_be_repeated(setup, monkeypatch, capsys):
-    comfyui = make_comfyui(setup.default_comfyui())
+def test_setup_links_installs_and_can_be_repeated(monkeypatch, capsys):
+    comfyui = make_comfyui(finding.default_comfyui())
     installed = []
     monkeypatch.setattr(setup, "comfyui_python", lambda folder: Path(sys.executable))
     monkeypatch.setattr(setup, "install", lambda python, *what: installed.append((python, what)))
     for _ in range(2):
         assert setup.main([]) == 0
-    pack = comfyui / "custom_nodes" / setup.PACK
+    pack = comfyui / "custom_nodes" / folders.PACK
     assert pack.samefile(ROOT)
     assert installed == [(Path(sys.executable), tuple(setup.missing_requirements(Path(sys.executable))))] * 2
     assert str(comfyui / "main.py") in capsys.readouterr().out
 
 
-def test_setup_makes_a_python_where_there_is_none(setup, monkeypatch):
-    comfyui = make_comfyui(setup.default_comfyui())
+def test_setup_makes_a_python_where_there_is_none(monkeypatch):
+    comfyui = make_comfyui(finding.default_comfyui())
     made = []
     monkeypatch.setattr(setup, "comfyui_python", lambda folder: None)
     monkeypatch.setattr(setup, "project_environment", lambda folder: made.append(folder) or Path(sys.executable))
@@ -314,67 +299,67 @@ def test_setup_makes_a_python_where_there_is_none(setup, monkeypatch):
     assert made == [comfyui]
 
 
-def test_setup_installs_no_comfyui_unasked(setup, monkeypatch):
+def test_setup_installs_no_comfyui_unasked(monkeypatch):
     monkeypatch.setattr(setup, "agrees", lambda question: False)
     with pytest.raises(setup.SetupError, match="COMFYUI_PATH.*--yes"):
         setup.main([])
 
 
-def test_setup_refuses_an_old_comfyui(setup):
-    comfyui = make_comfyui(setup.default_comfyui(), version="0.3.64")
+def test_setup_refuses_an_old_comfyui():
+    comfyui = make_comfyui(finding.default_comfyui(), version="0.3.64")
     with pytest.raises(setup.SetupError, match=r"0\.3\.64.*0\.16\.0"):
         setup.main([])
-    assert not (comfyui / "custom_nodes" / setup.PACK).exists()
+    assert not (comfyui / "custom_nodes" / folders.PACK).exists()
 
 
-def test_a_folder_of_the_user_is_left_alone(setup, home):
+def test_a_folder_of_the_user_is_left_alone(home):
     comfyui = make_comfyui(home / "c")
-    other = comfyui / "custom_nodes" / setup.PACK
+    other = comfyui / "custom_nodes" / folders.PACK
     other.mkdir()
     with pytest.raises(setup.SetupError, match="not this folder"):
-        setup.link_pack(comfyui)
+        folders.link_pack(comfyui)
     assert other.is_dir()
 
 
 @pytest.mark.parametrize("points", ["elsewhere", "nowhere"])
-def test_an_old_link_is_replaced(setup, monkeypatch, home, points):
+def test_an_old_link_is_replaced(monkeypatch, home, points):
     comfyui = make_comfyui(home / "c")
     elsewhere = home / "elsewhere"
     elsewhere.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(setup, "ROOT", elsewhere)
-        assert setup.link_pack(comfyui).samefile(elsewhere)
+        patch.setattr(folders, "ROOT", elsewhere)
+        assert folders.link_pack(comfyui).samefile(elsewhere)
     if points == "nowhere":
         elsewhere.rename(home / "moved")
-    assert setup.link_pack(comfyui).samefile(ROOT)
+    assert folders.link_pack(comfyui).samefile(ROOT)
     assert elsewhere.is_dir() is (points == "elsewhere")
 
 
-def test_without_links_the_pack_is_copied_and_refreshed(setup, monkeypatch, home):
+def test_without_links_the_pack_is_copied_and_refreshed(monkeypatch, home):
     source = home / "source"
     (source / "nodes").mkdir(parents=True)
     (source / ".venv").mkdir()
-    monkeypatch.setattr(setup, "ROOT", source)
-    monkeypatch.setattr(setup, "make_link", lambda target: False)
+    monkeypatch.setattr(folders, "ROOT", source)
+    monkeypatch.setattr(folders, "make_link", lambda target: False)
     comfyui = make_comfyui(home / "c")
     for name in ("first.py", "second.py"):
         (source / "nodes" / name).touch()
-        copy = setup.link_pack(comfyui)
+        copy = folders.link_pack(comfyui)
         assert (copy / "nodes" / name).is_file()
     assert not (copy / ".venv").exists()
 
 
-def test_a_pack_in_custom_nodes_needs_no_link(setup, monkeypatch, home):
+def test_a_pack_in_custom_nodes_needs_no_link(monkeypatch, home):
     comfyui = make_comfyui(home / "c")
     inside = comfyui / "custom_nodes" / "any-name"
     inside.mkdir()
-    monkeypatch.setattr(setup, "ROOT", inside)
-    assert setup.link_pack(comfyui) == inside
+    monkeypatch.setattr(folders, "ROOT", inside)
+    assert folders.link_pack(comfyui) == inside
     assert os.listdir(comfyui / "custom_nodes") == ["any-name"]
 
 
 @pytest.mark.parametrize("present", [True, False])
-def test_another_build_of_onnxruntime_is_kept(setup, monkeypatch, present):
+def test_another_build_of_onnxruntime_is_kept(monkeypatch, present):
     monkeypatch.setattr(setup, "has_modules", lambda python, *names: present)
     names = [line.split(">=")[0] for line in setup.missing_requirements(Path("python"))]
     assert ("onnxruntime" in names) is not present
@@ -391,14 +376,14 @@ def test_another_build_of_onnxruntime_is_kept(setup, monkeypatch, present):
         ("Windows", "AMD64", (), "--cpu"),
     ],
 )
-def test_accelerator(setup, monkeypatch, system, machine, tools, option):
+def test_accelerator(monkeypatch, system, machine, tools, option):
     monkeypatch.setattr(platform, "system", lambda: system)
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(setup.shutil, "which", lambda name: name if name in tools else None)
     assert setup.accelerator() == option
 
 
-def test_record_names_what_went_in(environment, installs, home):
+def test_record_names_what_went_in(installs, home):
     environment.project_environment()
     record = json.loads((home / "env" / "dynamicid-inputs.json").read_text(encoding="utf-8"))
     assert record["torch"] == list(environment.TORCH)

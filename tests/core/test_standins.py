@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dynamicid_core.layers import attention_blocks
+from safetensors import safe_open
 from safetensors.torch import load_file
+from standins import clip, dynamicid, models, sd15
+from standins.weights import Weights, exact, normal, read_metadata, write, zeros
 
 from dynamicid_core.checkpoints import convert, load_motion, load_saa
 from dynamicid_core.files import read_checkpoint, read_tensors
-from dynamicid_core.layers import attention_blocks
-from dynamicid_core.standins import clip_vision, dynamicid, models, sd15
-from dynamicid_core.standins.weights import Weights, exact, normal, read_metadata, write, zeros
 from dynamicid_core.types import DynamicIDError
 
 
@@ -32,7 +33,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "det_10g.onnx").write_bytes(bytes([seed]))
 
     monkeypatch.setattr(models, "FILES", {"vae/small.safetensors": lambda: {"w": normal(3, 4, std=1.0), "z": zeros(5)}})
-    monkeypatch.setattr("dynamicid_core.standins.detector.write_detector_pack", write_detector_pack)
+    monkeypatch.setattr("standins.detector.write_detector_pack", write_detector_pack)
 
 
 def shapes(weights: Weights) -> dict[str, tuple[int, ...]]:
@@ -51,9 +52,11 @@ def test_every_file_is_marked_and_holds_what_was_described(made: dict[str, Path]
     for name, weights in models.FILES.items():
         assert models.is_stand_in(made[name])
         assert read_metadata(made[name])["dynamicid"] == "stand-in"
-        tensors = load_file(made[name])
-        assert {key: tuple(value.shape) for key, value in tensors.items()} == shapes(weights())
-        assert all(torch.isfinite(value).all() for value in tensors.values())
+        described = weights()
+        with safe_open(made[name], "np") as file:
+            assert {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()} == shapes(described)
+            for key in (next(iter(described)), list(described)[-1], next(k for k, w in described.items() if w.make is None)):
+                assert np.array_equal(file.get_tensor(key), described[key].values(key, 0)), key
     assert models.is_stand_in(made[models.DETECTOR])
     assert sorted(file.stem for file in made[models.DETECTOR].glob("*.onnx")) == ["1k3d68", "2d106det", "det_10g", "w600k_r50"]
 
@@ -152,9 +155,9 @@ def test_clip_models_have_the_names_of_transformers() -> None:
         config = transformers.CLIPVisionConfig(**vision, patch_size=14, projection_dim=1024)
         vision_model = transformers.CLIPVisionModelWithProjection(config)
     expected = {name.removeprefix("text_model."): shape for name, shape in module_shapes(text_model).items()}
-    assert shapes(sd15.text_encoder()) == {name: shape for name, shape in expected.items() if "position_ids" not in name}
+    assert shapes(clip.text_encoder()) == {name: shape for name, shape in expected.items() if "position_ids" not in name}
     expected = {name: shape for name, shape in module_shapes(vision_model).items() if "position_ids" not in name}
-    assert shapes(clip_vision.vision_encoder()) == expected
+    assert shapes(clip.vision_encoder()) == expected
 
 
 # DynamicID's own files
@@ -169,7 +172,6 @@ def test_dynamicid_files_load_and_fit_the_unet(made: dict[str, Path]) -> None:
     saa.face_encoder.float()
     with torch.no_grad():
         tokens = saa.face_encoder(identities, torch.zeros(2, 257, 1280))
-    assert torch.isfinite(tokens).all()
     assert (tokens[0] - tokens[1]).std() > 0.3 * tokens.std()
 
 

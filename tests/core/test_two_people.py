@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import two_people as script
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    for name in ("two_people", "model_files", "comfy_client", "build_workflows", "graphs", "setup", "environment"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    spec = importlib.util.spec_from_file_location("two_people", ROOT / "scripts" / "two_people.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "two_people", module)
-    spec.loader.exec_module(module)
-    return module
 
 
 def titled(graph: dict) -> dict[str, dict]:
@@ -38,7 +26,7 @@ def titled(graph: dict) -> dict[str, dict]:
         (["--stand-in", "--server", "http://x"], "leave --server out"),
     ],
 )
-def test_wrong_usage_ends_with_code_2_and_says_why(script, capsys, arguments, words):
+def test_wrong_usage_ends_with_code_2_and_says_why(capsys, arguments, words):
     with pytest.raises(SystemExit) as ended:
         script.main(arguments)
     assert ended.value.code == 2
@@ -51,7 +39,7 @@ def test_missing_photo_is_named_in_one_line():
     assert (done.returncode, done.stderr) == (1, "Error: There is no photo none_a.jpg.\n")
 
 
-def test_graph_gets_photos_settings_and_models(script):
+def test_graph_gets_photos_settings_and_models():
     options = script.parse(["a.jpg", "b.jpg", "--prompt", "at sea", "--seed", "7", "--steps", "9", "--size", "512"])
     chosen = {("CheckpointLoaderSimple", "ckpt_name"): "mine.safetensors", ("DynamicIDLoader", "saa_file"): "SAA.bin"}
     inputs = titled(script.fill_graph(options, ["up_a.jpg", "up_b.jpg"], chosen))
@@ -63,13 +51,13 @@ def test_graph_gets_photos_settings_and_models(script):
     assert (inputs["Load DynamicID"]["saa_file"], inputs["Load DynamicID"]["imr_file"]) == ("SAA.bin", "none")
 
 
-def test_defaults_are_the_published_ones_except_for_stand_ins(script):
+def test_defaults_are_the_published_ones_except_for_stand_ins():
     for arguments, steps in ((["a.jpg", "b.jpg"], 50), (["--stand-in"], script.STAND_IN_STEPS)):
         inputs = titled(script.fill_graph(script.parse(arguments), ["a", "b"], {}))
         assert (inputs["Sampler"]["steps"], inputs["Picture size"]["width"]) == (steps, 768)
 
 
-def test_an_expression_for_one_leaves_the_other_as_in_the_photo(script):
+def test_an_expression_for_one_leaves_the_other_as_in_the_photo():
     options = script.parse(["a.jpg", "b.jpg", "--expression-b", "a sad expression"])
     inputs = titled(script.fill_graph(options, ["a", "b"], {}))
     assert inputs["Expression of person 1"]["strength"] == 0
@@ -77,7 +65,7 @@ def test_an_expression_for_one_leaves_the_other_as_in_the_photo(script):
     assert (second["expression"], second["strength"]) == ("a sad expression", 1)
 
 
-def test_without_comfyui_the_same_job_goes_to_diffusers(script, monkeypatch, tmp_path, capsys):
+def test_without_comfyui_the_same_job_goes_to_diffusers(monkeypatch, tmp_path, capsys):
     photos = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
     for photo in photos:
         photo.touch()

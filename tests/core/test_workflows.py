@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import re
-import sys
 from pathlib import Path
 
+import graphs
 import pytest
 from PIL import Image
 
@@ -156,15 +155,6 @@ def test_boxes_refer_to_the_canvas_that_they_are_drawn_on():
 # --- the tool that writes them --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def graphs(monkeypatch):
-    spec = importlib.util.spec_from_file_location("graphs", ROOT / "scripts" / "graphs.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "graphs", module)
-    spec.loader.exec_module(module)
-    return module
-
-
 TOY_INFO = {
     "Source": {
         "input": {"required": {"size": ["INT", {"default": 3}], "kind": [["a", "b"], {}]}},
@@ -191,13 +181,13 @@ TOY_INFO = {
 }
 
 
-def toy(graphs, **inputs):
+def toy(**inputs):
     nodes = (graphs.Node("Source", "from", {"kind": "b"}), graphs.Node("Sink", "to", inputs))
     return graphs.Graph("toy", (graphs.Group("all", (nodes,)),))
 
 
-def test_tool_takes_defaults_grows_lists_and_counts_added_widgets(graphs):
-    graph = toy(graphs, **{"things.t0": graphs.Link("from", "thing"), "seed": 7})
+def test_tool_takes_defaults_grows_lists_and_counts_added_widgets():
+    graph = toy(**{"things.t0": graphs.Link("from", "thing"), "seed": 7})
     assert graphs.to_api(graph, TOY_INFO)["2"]["inputs"] == {"text": "x", "things.t0": ["1", 0], "seed": 7}
     assert graphs.to_api(graph, TOY_INFO)["1"]["inputs"] == {"size": 3, "kind": "b"}
     sink = graphs.to_ui(graph, TOY_INFO)["nodes"][1]
@@ -206,8 +196,8 @@ def test_tool_takes_defaults_grows_lists_and_counts_added_widgets(graphs):
     assert as_api(graphs.to_ui(graph, TOY_INFO)) == graphs.to_api(graph, TOY_INFO)
 
 
-def test_tool_refuses_what_the_host_does_not_know(graphs):
+def test_tool_refuses_what_the_host_does_not_know():
     with pytest.raises(KeyError, match="no inputs"):
-        graphs.to_api(toy(graphs, wrong=1), TOY_INFO)
+        graphs.to_api(toy(wrong=1), TOY_INFO)
     with pytest.raises(KeyError, match="no node titled"):
-        graphs.to_api(toy(graphs, more=graphs.Link("nobody", "thing")), TOY_INFO)
+        graphs.to_api(toy(more=graphs.Link("nobody", "thing")), TOY_INFO)

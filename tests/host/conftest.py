@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,14 @@ if str(HERE) not in sys.path:  # whatever import mode pytest runs in, tests here
     sys.path.append(str(HERE))
 
 import comfy_host  # noqa: E402
+from comfyui.finding import find_comfyui  # noqa: E402
+from comfyui.folders import temporary_base  # noqa: E402
+from comfyui.serving import Server, started  # noqa: E402
+from environment import SetupError  # noqa: E402
+from standins.models import cached_models  # noqa: E402
 from studio import SMOOTH, Studio, one_thread  # noqa: E402
 
+SHALLOW = HERE / "shallow_clip_vision.py"
 HOW = (
     "tests/host SKIPPED: no ComfyUI found. Install one (pip install comfy-cli && comfy install) or set COMFYUI_PATH to "
     "its folder, install its requirements.txt into this Python, and run: python -m pytest tests/host"
@@ -24,8 +31,8 @@ HOW = (
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     try:
-        found = comfy_host.find_comfyui()
-    except comfy_host.HostError as error:
+        found = find_comfyui()
+    except SetupError as error:
         raise pytest.UsageError(str(error)) from None
     if found is None:
         for item in items:
@@ -42,12 +49,27 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 _skipped = pytest.StashKey[bool]()
 
 
+@contextlib.contextmanager
+def base_folder() -> Iterator[Path]:
+    """A base folder with the stand-in models and this pack."""
+    with temporary_base(cached_models()) as base:
+        shutil.copy(SHALLOW, base / "custom_nodes")
+        yield base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_tensors() -> Iterator[None]:
+    with one_thread():
+        yield
+
+
 @pytest.fixture(scope="session")
 def core_host() -> Iterator[comfy_host.Host]:
     """ComfyUI in this process with its own nodes only."""
-    base = comfy_host.make_base()
-    yield comfy_host.Host(comfy_host.find_comfyui(), base)
-    shutil.rmtree(base, ignore_errors=True)
+    with base_folder() as base:
+        host = comfy_host.Host(find_comfyui(), base)
+        host.load_custom_node(base / "custom_nodes" / SHALLOW.name)
+        yield host
 
 
 @pytest.fixture(scope="session")
@@ -58,10 +80,9 @@ def host(core_host: comfy_host.Host) -> comfy_host.Host:
     return core_host
 
 
-@pytest.fixture(scope="module")
-def studio(host: comfy_host.Host) -> Iterator[Studio]:
-    with one_thread():
-        yield Studio(host)
+@pytest.fixture(scope="session")
+def studio(host: comfy_host.Host) -> Studio:
+    return Studio(host)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +92,10 @@ def smooth(studio: Studio):
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[comfy_host.Server]:
+def server() -> Iterator[Server]:
     """ComfyUI over HTTP with this pack loaded."""
-    with comfy_host.server(comfy_host.find_comfyui()) as running:
+    with (
+        base_folder() as base,
+        started(Path(sys.executable), find_comfyui(), comfy_host.OPTIONS, base) as running,
+    ):
         yield running

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from standins import pipeline as standins
 from studio import SMOOTH, Studio, difference
 
 from dynamicid_core.checkpoints import load_saa
-from dynamicid_core.standins import pipeline as standins
 from dynamicid_core.types import Cast, Face, Person, Region, SAAOptions
 
 diffusers = pytest.importorskip("diffusers")

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfy_host import REPOSITORY, Server
+from comfy_host import REPOSITORY
+from comfyui.serving import Server
 from PIL import Image
 
 WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))

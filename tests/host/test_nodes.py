@@ -108,7 +108,7 @@ def test_photo_to_face_to_file_and_back(ready: Host, encoded) -> None:
     face, preview = encoded
     assert face.tokens.shape == face.uncond_tokens.shape == (1, 4, 768)
     assert face.identity.norm().item() == pytest.approx(1, abs=1e-5)
-    assert preview.shape == (1, 512, 512, 3) and 0 <= preview.min() and preview.max() <= 1
+    assert preview.shape == (1, 512, 512, 3) and preview.min() >= 0 and preview.max() <= 1
     saving = LOADERS | PEOPLE | {"save": ("DynamicIDSaveFace", {"face": ["face", 0], "filename_prefix": "people/ada"})}
     (saved,) = ready.run_graph(graph(saving)).ui["save"]["files"]
     assert saved == {"filename": "ada_00001_.safetensors", "subfolder": "people", "type": "output"}

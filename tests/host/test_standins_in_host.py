@@ -1,17 +1,15 @@
-"""The stand-in models in a real ComfyUI, through its own nodes: recognised, complete, finite, and not indifferent."""
+"""The stand-in models in a real ComfyUI, through its own nodes: recognised, complete, and not indifferent."""
 
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from comfy_host import CHECKPOINT, Host, HostError, captured_log, find_comfyui, server
+from comfy_host import CHECKPOINT, VAE, VISION, Host, HostError, captured_log
+from comfyui.serving import Server
 
-VISION = "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"
-VAE = "vae-ft-mse-840000-ema-pruned.safetensors"
 PROMPT = "a photo of two people in a park"
 
 
@@ -22,7 +20,7 @@ def loaded(core_host: Host) -> tuple:
         return (*core_host.load_model(), log)
 
 
-def graph(positive: str = PROMPT, seed: int = 1, size: int = 64, steps: int = 20, sampler: str = "dpmpp_2m") -> dict:
+def graph(positive: str = PROMPT, seed: int = 1, size: int = 64, steps: int = 6, sampler: str = "dpmpp_2m") -> dict:
     """Text to picture in API format; node 5 samples, 6 decodes, 7 saves."""
     nodes = {
         "1": ("CheckpointLoaderSimple", {"ckpt_name": CHECKPOINT}),
@@ -41,10 +39,7 @@ def graph(positive: str = PROMPT, seed: int = 1, size: int = 64, steps: int = 20
 
 
 def sample(core_host: Host, **settings) -> torch.Tensor:
-    started = time.perf_counter()
-    result = core_host.run_graph(graph(**settings), capture=[("5", 0)])
-    print(settings, f"{time.perf_counter() - started:.2f} s")
-    return result.values["5", 0]["samples"]
+    return core_host.run_graph(graph(**settings), capture=[("5", 0)]).values["5", 0]["samples"]
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -62,10 +57,9 @@ def test_checkpoint_is_recognised_and_complete(loaded: tuple) -> None:
     assert all("logit_scale" in line and "text_projection" in line and line.count("'") == 4 for line in missing), missing
 
 
-def test_sampled_latents_are_finite_and_follow_seed_and_prompt(core_host: Host, loaded: tuple) -> None:
+def test_sampled_latents_have_a_plausible_size_and_follow_seed_and_prompt(core_host: Host, loaded: tuple) -> None:
     first = sample(core_host)
-    assert torch.isfinite(first).all()
-    assert 2 < first.std() < 15  # the real model's latents, before scaling, deviate by about 5.5
+    assert 2 < first.std() < 15  # nan is not either; the real model's latents, before scaling, deviate by about 5.5
     core_host.forget()  # so that it samples again, instead of taking the latents from its cache
     assert torch.equal(sample(core_host), first)
     assert difference(sample(core_host, seed=2), first) > 0.5
@@ -73,17 +67,15 @@ def test_sampled_latents_are_finite_and_follow_seed_and_prompt(core_host: Host, 
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
-def test_other_samplers_stay_finite_at_odd_sizes(core_host: Host, loaded: tuple, sampler: str) -> None:
-    latents = sample(core_host, size=72, steps=25, sampler=sampler)
+def test_other_samplers_end_at_latents_of_plausible_size_at_odd_sizes(core_host: Host, loaded: tuple, sampler: str) -> None:
+    latents = sample(core_host, size=72, steps=12, sampler=sampler)
     assert latents.shape[-2:] == (9, 9)
-    assert torch.isfinite(latents).all()
     assert 1 < latents.std() < 20
 
 
 def test_prompts_give_different_pooled_and_token_embeddings(core_host: Host, loaded: tuple) -> None:
     encode = core_host.node("CLIPTextEncode")
     (a, a_extra), (b, b_extra) = (encode(clip=loaded[1], text=text)[0][0] for text in (PROMPT, "a red car"))
-    assert torch.isfinite(a).all() and torch.isfinite(a_extra["pooled_output"]).all()
     assert difference(a, b) > 0.2
     assert difference(a_extra["pooled_output"], b_extra["pooled_output"]) > 0.2
     last, before = loaded[1].clone(), loaded[1].clone()
@@ -106,9 +98,7 @@ def test_vae_file_loads_and_gives_back_what_it_took(core_host: Host, loaded: tup
     assert not [line for line in log if "missing" in line.lower() or "leftover" in line.lower()]
     pixels = picture()
     (latent,) = core_host.node("VAEEncode")(vae=vae, pixels=pixels)
-    started = time.perf_counter()
     (back,) = core_host.node("VAEDecode")(vae=vae, samples=latent)
-    print(f"decode 256 px: {time.perf_counter() - started:.2f} s")
     assert back.shape == pixels.shape
     likeness = torch.corrcoef(torch.stack([pixels.flatten(), back.flatten()]))[0, 1]
     assert likeness > 0.8
@@ -116,19 +106,28 @@ def test_vae_file_loads_and_gives_back_what_it_took(core_host: Host, loaded: tup
     assert torch.equal(back, from_checkpoint)
 
 
-def test_clip_vision_is_vit_h_and_sees_the_picture(core_host: Host) -> None:
-    with captured_log() as log:
-        (clip,) = core_host.node("CLIPVisionLoader")(clip_name=VISION)
-    assert not log
+def test_clip_vision_is_vit_h_and_sees_the_picture(core_host: Host, monkeypatch) -> None:
+    import comfy.clip_vision
+
     encode = core_host.node("CLIPVisionEncode")
-    started = time.perf_counter()
-    (seen,) = encode(clip_vision=clip, image=picture(), crop="center")
-    print(f"encode_image: {time.perf_counter() - started:.2f} s")
-    (other,) = encode(clip_vision=clip, image=picture().flip(1), crop="center")
+
+    def load():
+        with captured_log() as log:
+            (clip,) = core_host.node("CLIPVisionLoader")(clip_name=VISION)
+        assert not log
+        return clip
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comfy.clip_vision.ClipVisionModel, "__init__", comfy.clip_vision.ClipVisionModel.__init__.whole)
+        (seen,) = encode(clip_vision=load(), image=picture(), crop="center")
+    shallow = load()  # as all other tests have it
+    (same,) = encode(clip_vision=shallow, image=picture(), crop="center")
+    (other,) = encode(clip_vision=shallow, image=picture().flip(1), crop="center")
     assert seen.penultimate_hidden_states.shape == (1, 257, 1280)
-    assert torch.isfinite(seen.penultimate_hidden_states).all()
-    assert difference(seen.penultimate_hidden_states, other.penultimate_hidden_states) > 0.2
-    assert difference(seen.image_embeds, other.image_embeds) > 0.01
+    for name in ("last_hidden_state", "penultimate_hidden_states", "image_embeds"):
+        assert torch.equal(getattr(seen, name), getattr(same, name)), name
+    assert difference(same.penultimate_hidden_states, other.penultimate_hidden_states) > 0.2
+    assert difference(same.image_embeds, other.image_embeds) > 0.01
 
 
 def test_face_tokens_change_the_picture(core_host: Host, loaded: tuple) -> None:
@@ -143,7 +142,6 @@ def test_face_tokens_change_the_picture(core_host: Host, loaded: tuple) -> None:
         model = comfy.apply_faces(loaded[0], face_weights, cast, SAAOptions()) if people else loaded[0]
         results.append(sample_with(core_host, model, loaded[1]))
     plain, one, two = results
-    assert torch.isfinite(torch.stack(results)).all()
     assert difference(one, plain) > 0.1
     assert difference(one, two) > 0.1
 
@@ -151,7 +149,7 @@ def test_face_tokens_change_the_picture(core_host: Host, loaded: tuple) -> None:
 def sample_with(core_host: Host, model, clip) -> torch.Tensor:
     encode = core_host.node("CLIPTextEncode")
     (latent,) = core_host.node("EmptyLatentImage")(width=64, height=64, batch_size=1)
-    settings = {"seed": 1, "steps": 6, "cfg": 5.0, "sampler_name": "ddim", "scheduler": "normal", "denoise": 1.0}
+    settings = {"seed": 1, "steps": 3, "cfg": 5.0, "sampler_name": "ddim", "scheduler": "normal", "denoise": 1.0}
     positive, negative = encode(clip=clip, text=PROMPT)[0], encode(clip=clip, text="")[0]
     (result,) = core_host.node("KSampler")(
         model=model, positive=positive, negative=negative, latent_image=latent, **settings
@@ -167,13 +165,13 @@ def test_refused_and_failing_graphs_name_the_node(core_host: Host, loaded: tuple
     assert "1" in refused.value.node_errors
     bad = graph(steps=1)
     bad["6"]["inputs"]["vae"] = ["8", 0]
-    bad["8"] = {"class_type": "VAELoader", "inputs": {"vae_name": VAE}, "_meta": {"title": "VAE"}}
+    bad["8"] = {"class_type": "VAELoader", "inputs": {"vae_name": VAE}, "_meta": {"title": "Load VAE"}}
     file = core_host.base / "models/vae" / VAE
     whole = file.read_bytes()
     file.unlink()  # a link into the cache, which must stay as it is
     file.write_bytes(whole[:1000])
     try:
-        with pytest.raises(HostError, match="VAELoader") as failed:
+        with pytest.raises(HostError, match="^Load VAE: ") as failed:
             core_host.run_graph(bad)
     finally:
         file.write_bytes(whole)
@@ -186,16 +184,14 @@ def test_object_info_lists_the_stand_ins(core_host: Host) -> None:
     assert VISION in json.dumps(info["CLIPVisionLoader"])
 
 
-def test_the_same_graph_over_http(tmp_path: Path) -> None:
-    with server(find_comfyui(), pack=False) as running:
-        result = running.run_graph(graph(size=64, steps=2))
-        (image,) = result.ui["7"]["images"]
-        assert running.view(image).startswith(b"\x89PNG")
-        kinds = {event["type"] for event in result.events}
-        assert {"execution_start", "progress", "execution_success"} <= kinds
-        upload = tmp_path / "photo.png"
-        upload.write_bytes(running.view(image))
-        assert running.upload(upload) in json.dumps(running.object_info()["LoadImage"])
-        with pytest.raises(HostError, match="absent"):
-            running.run_graph(graph() | {"4": {"class_type": "absent", "inputs": {}, "_meta": {"title": "absent"}}})
-    assert not running.base.exists()
+def test_the_same_graph_over_http(server: Server, tmp_path: Path) -> None:
+    result = server.run_graph(graph(size=64, steps=2), timeout=300)
+    (image,) = result.ui["7"]["images"]
+    assert server.view(image).startswith(b"\x89PNG")
+    kinds = {event["type"] for event in result.events}
+    assert {"execution_start", "progress", "execution_success"} <= kinds
+    upload = tmp_path / "photo.png"
+    upload.write_bytes(server.view(image))
+    assert server.upload(upload) in json.dumps(server.object_info()["LoadImage"])
+    with pytest.raises(HostError, match="absent"):
+        server.run_graph(graph() | {"4": {"class_type": "absent", "inputs": {}, "_meta": {"title": "absent"}}})

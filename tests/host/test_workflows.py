@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import io
 import json
-import sys
 from pathlib import Path
 
+import graphs
 import pytest
 import torch
-from comfy_host import REPOSITORY, Host, Server
+import two_people
+from build_workflows import build
+from comfy_host import REPOSITORY, Host
+from comfyui.serving import Server
+from comfyui.speaking import HostError
 from PIL import Image
-
-from dynamicid_core.standins.portraits import draw_portrait
+from standins.portraits import draw_portrait
 
 WORKFLOWS = REPOSITORY / "workflows"
 # The one with other weights is last, so that the host's cache keeps encoded faces for the others.
@@ -25,23 +27,6 @@ SIZE, STEPS = (136, 128), 2  # width, height
 
 def read(path: str) -> dict:
     return json.loads((WORKFLOWS / path).read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def script():
-    """Load one of ``scripts/``; its own imports are found as when it is started."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(sys, "path", [*sys.path, str(REPOSITORY / "scripts")])
-
-    def load(name: str):
-        spec = importlib.util.spec_from_file_location(name, REPOSITORY / "scripts" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        patch.setitem(sys.modules, name, module)
-        spec.loader.exec_module(module)
-        return module
-
-    yield load
-    patch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -91,22 +76,21 @@ def our_inputs(content: dict) -> list[list[dict]]:
     return [node["inputs"] for node in content.get("nodes", []) if node["type"].startswith("DynamicID")]
 
 
-def test_committed_files_are_what_the_tool_writes(script, object_info: dict) -> None:
+def test_committed_files_are_what_the_tool_writes(object_info: dict) -> None:
     from comfyui_version import __version__
 
     nodes = read("two_people.json")["nodes"]
     (written_for,) = {n["properties"]["ver"] for n in nodes if n["properties"].get("cnr_id") == "comfy-core"}
-    files = script("build_workflows").build(object_info, written_for)
+    files = build(object_info, written_for)
     assert set(files) == {f"{folder}{name}.json" for name in NAMES for folder in ("", "api/")}
     for path, content in files.items():
         # Another host may have given its own nodes more inputs, which is no mistake here.
         same = read(path) == content if __version__ == written_for else our_inputs(read(path)) == our_inputs(content)
-        assert same, f"{path}: run scripts/build_workflows.py"
+        assert same, f"{path}: run devtools/build_workflows.py"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_editor_format_fits_the_hosts_nodes(script, object_info: dict, name: str) -> None:
-    graphs = script("graphs")
+def test_editor_format_fits_the_hosts_nodes(object_info: dict, name: str) -> None:
     workflow = read(f"{name}.json")
     for node in workflow["nodes"]:
         if node["type"] == NOTE:
@@ -149,24 +133,23 @@ def test_templates_with_their_pictures_are_listed_and_served(server: Server) -> 
         assert server.fetch(f"/api/workflow_templates/{pack}/{name}.jpg")[:3] == b"\xff\xd8\xff"
 
 
-def test_main_job_over_http_as_the_script_does_it(script, server: Server, tmp_path: Path) -> None:
-    """The script's own client: upload, queue, progress, picture; then a failure, told in a sentence."""
-    job, client = script("two_people"), script("comfy_client").Client(server.url)
+def test_main_job_over_http_as_the_script_does_it(server: Server, tmp_path: Path) -> None:
+    """Upload, queue, progress, picture; then a failure, told in a sentence."""
     photos = [tmp_path / f"photo {number}.png" for number in (1, 2)]
     for number, path in enumerate(photos):
         draw_portrait(number, 256).save(path)
     size = ["--size", "128", "--steps", str(STEPS)]
-    options = job.parse([*map(str, photos), *size, "--prompt", "two people by the sea", "--seed", "5"])
-    graph = job.fill_graph(options, [client.upload(photo) for photo in photos], {})
+    options = two_people.parse([*map(str, photos), *size, "--prompt", "two people by the sea", "--seed", "5"])
+    graph = two_people.fill_graph(options, [server.upload(photo) for photo in photos], {})
     seen: list[tuple[str, int, int]] = []
-    outputs = client.run(graph, lambda *event: seen.append(event))
+    outputs = server.run_graph(graph, lambda *event: seen.append(event)).ui
     assert ("Sampler", STEPS, STEPS) in seen and "Person 2" in {title for title, _, _ in seen}
-    with Image.open(io.BytesIO(client.picture(outputs[find(graph, "SaveImage")]["images"][0]))) as picture:
+    with Image.open(io.BytesIO(server.view(outputs[find(graph, "SaveImage")]["images"][0]))) as picture:
         assert picture.size == (128, 128)
         assert "two people by the sea" in picture.info["prompt"]
 
     Image.new("RGB", (64, 64), "white").save(photos[1])
-    graph = job.fill_graph(options, [client.upload(photo) for photo in photos], {})
-    with pytest.raises(job.SetupError, match="(?i)Person 2: .*no face") as failure:
-        client.run(graph, lambda *_: None)
+    graph = two_people.fill_graph(options, [server.upload(photo) for photo in photos], {})
+    with pytest.raises(HostError, match="(?i)^Person 2: .*no face") as failure:
+        server.run_graph(graph)
     assert "\n" not in str(failure.value).strip()

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dynamicid_core.files import HUB_FILES
 
 from . import sd15
-from .weights import Weights, constant, layer, norm, normal, with_prefix, zeros
+from .weights import Weights, constant, layer, norm, normal, tensors, with_prefix, zeros
 
-# Transformer blocks of the real SD1.5 UNet, in checkpoint order: down 6, up 9, middle 1 (method, "Checkpoints").
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Transformer blocks of the real SD1.5 UNet, in checkpoint order: down 6, up 9, middle 1 (docs/method.md, "Checkpoints").
 PUBLISHED_WIDTHS = (320, 320, 640, 640, 1280, 1280) + (1280,) * 3 + (640,) * 3 + (320,) * 3 + (1280,)
 
 
@@ -45,10 +51,11 @@ def published_pickles(folder: Path | str, seed: int = 0, full: bool = False) -> 
     folder.mkdir(parents=True, exist_ok=True)
     face = saa(PUBLISHED_WIDTHS, rank=128, depth=4) if full else saa()
     motion = imr()
+    saa_file, imr_file, keypoint_file = HUB_FILES
     contents = {
-        "SAA.bin": {part: _tensors(face, f"{part}.", seed) for part in ("proj_module", "SAA_module")},
-        "IMR.bin": _tensors(motion, "IMR.", seed),
-        "key_point_encoder.bin": _tensors(motion, "key_point_encoder.", seed),
+        saa_file: {part: _part(face, f"{part}.", seed) for part in ("proj_module", "SAA_module")},
+        imr_file: _part(motion, "IMR.", seed),
+        keypoint_file: _part(motion, "key_point_encoder.", seed),
     }
     paths = {name: folder / name for name in contents}
     for name, content in contents.items():
@@ -56,12 +63,10 @@ def published_pickles(folder: Path | str, seed: int = 0, full: bool = False) -> 
     return paths
 
 
-def _tensors(weights: Weights, prefix: str, seed: int) -> dict:
-    import torch
-
+def _part(weights: Weights, prefix: str, seed: int) -> dict[str, Tensor]:
+    """Those whose names begin so, without that beginning."""
     chosen = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
-    tensors = {name: torch.from_numpy(weight.values(name, seed)) for name, weight in chosen.items()}
-    return {name[len(prefix) :]: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors(chosen, seed).items()}
 
 
 def _attention(prefix: str, width: int, inner: int, two_norms: bool) -> Weights:

@@ -13,8 +13,12 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MARK = "stand-in"  # value of the metadata entry "dynamicid"
 
@@ -84,6 +88,14 @@ def layer(prefix: str, *shape: int, gain: float, bias: bool = True) -> Weights:
 
 def with_prefix(prefix: str, weights: Weights) -> Weights:
     return {prefix + name: weight for name, weight in weights.items()}
+
+
+def tensors(weights: Weights, seed: int) -> dict[str, Tensor]:
+    """The values as torch tensors, in float32 where they are no integers."""
+    import torch
+
+    values = {name: torch.from_numpy(weight.values(name, seed)) for name, weight in weights.items()}
+    return {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
 
 
 def write(path: Path, weights: Weights, seed: int, metadata: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Write ``workflows/``: ``python scripts/build_workflows.py [--server URL]``, with a ComfyUI running that has this pack.
+"""Write ``workflows/``: ``python devtools/build_workflows.py [--server URL]``, with a ComfyUI running that has this pack.
 
 Every workflow is described once, below. ``workflows/<name>.json`` is for the host's editor, which lists it as a
 template; ``workflows/api/<name>.json`` is the same graph for scripts. Titles are part of the interface: scripts find
@@ -11,36 +11,29 @@ import argparse
 import json
 import re
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
-from environment import ROOT, SetupError, run_script
 from graphs import NOTE, Graph, Group, Link, Node, to_api, to_ui
+
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT / "scripts") not in sys.path:
+    sys.path.append(str(ROOT / "scripts"))
+
+from comfyui.speaking import Client  # noqa: E402
+from environment import SetupError, need_core, run_script  # noqa: E402
+
+need_core()
+from dynamicid_core.catalogue import ModelFile, model_file  # noqa: E402
 
 WORKFLOWS = ROOT / "workflows"
 PHOTO = "example.png"  # comes with the host, in its input folder
-HUB = "https://huggingface.co"
-CHECKPOINT = {
-    "name": "Realistic_Vision_V6.0_NV_B1_fp16.safetensors",
-    "url": f"{HUB}/SG161222/Realistic_Vision_V6.0_B1_noVAE/resolve/main/Realistic_Vision_V6.0_NV_B1_fp16.safetensors",
-    "directory": "checkpoints",
-}
-VAE = {
-    "name": "vae-ft-mse-840000-ema-pruned.safetensors",
-    "url": f"{HUB}/stabilityai/sd-vae-ft-mse-original/resolve/main/vae-ft-mse-840000-ema-pruned.safetensors",
-    "directory": "vae",
-}
-CLIP_VISION = {
-    "name": "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
-    "url": f"{HUB}/h94/IP-Adapter/resolve/main/models/image_encoder/model.safetensors",
-    "directory": "clip_vision",
-}
+CHECKPOINT, VAE, CLIP_VISION, SAA, IMR = map(model_file, ("checkpoint", "vae", "clip_vision", "saa", "imr"))
+# Those that the host's own loaders read, and so offers to download.
 MODELS = {"CheckpointLoaderSimple": CHECKPOINT, "VAELoader": VAE, "CLIPVisionLoader": CLIP_VISION}
 WHERE = (
-    "Model files go to *models/checkpoints*, *models/vae*, *models/clip_vision*, *models/dynamicid* (SAA and IMR) and "
-    "*models/insightface/models/buffalo_l*; the README says where each comes from."
+    f"Model files go to *models/{CHECKPOINT.folder}*, *models/{VAE.folder}*, *models/{CLIP_VISION.folder}*, "
+    f"*models/{SAA.folder}* (SAA and IMR) and *models/{model_file('face_pack').path}*; the README says where each comes from."
 )
 NEGATIVE = "blurry, low quality, deformed, cropped, watermark, text"
 BOXES = "Boxes"
@@ -56,10 +49,10 @@ def note(text: str) -> Node:
 
 def models(imr: str = "none") -> Group:
     nodes = (
-        Node("CheckpointLoaderSimple", "Load Checkpoint", {"ckpt_name": CHECKPOINT["name"]}),
-        Node("VAELoader", "Load VAE", {"vae_name": VAE["name"]}),
-        Node("CLIPVisionLoader", "Load CLIP Vision", {"clip_name": CLIP_VISION["name"]}),
-        Node("DynamicIDLoader", "Load DynamicID", {"saa_file": "saa.safetensors", "imr_file": imr}),
+        Node("CheckpointLoaderSimple", "Load Checkpoint", {"ckpt_name": CHECKPOINT.name}),
+        Node("VAELoader", "Load VAE", {"vae_name": VAE.name}),
+        Node("CLIPVisionLoader", "Load CLIP Vision", {"clip_name": CLIP_VISION.name}),
+        Node("DynamicIDLoader", "Load DynamicID", {"saa_file": SAA.name, "imr_file": imr}),
         Node("DynamicIDFaceAnalysis", "Load Face Analysis"),
     )
     return Group("1. Models", (nodes,))
@@ -189,7 +182,7 @@ def edited_expression() -> tuple[Group, ...]:
     cast = Link("Place Faces in Boxes", "cast")
     edited = [Link(node.title, "face") for node in (first, second)]
     return (
-        models("imr.safetensors"),
+        models(IMR.name),
         Group("2. Who, and how they look", ((*person(1), first), (*person(2), second))),
         Group("3. Where", ((note(text), *place_in_boxes(edited)), (preview(cast, 768),))),
         *picture(cast, "photo of two people side by side in a sunlit park, upper bodies, looking at the camera"),
@@ -257,6 +250,12 @@ RECIPES = {
 # --- files --------------------------------------------------------------------------------------------------------
 
 
+def download(file: ModelFile) -> dict[str, str]:
+    """What the host's editor needs to offer a file."""
+    (url,) = file.urls
+    return {"name": file.name, "url": url, "directory": file.folder}
+
+
 def properties(types: set[str], host_version: str) -> dict[str, dict]:
     """Who publishes each type of node, and the models that the host offers to download."""
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)[1]
@@ -265,7 +264,7 @@ def properties(types: set[str], host_version: str) -> dict[str, dict]:
         own = name.startswith("DynamicID")
         found[name] = {"cnr_id": "comfyui-dynamicid" if own else "comfy-core", "ver": version if own else host_version}
         if name in MODELS:
-            found[name]["models"] = [MODELS[name]]
+            found[name]["models"] = [download(MODELS[name])]
     return found
 
 
@@ -289,16 +288,8 @@ def write(files: dict[str, dict], folder: Path) -> None:
 
 def ask(server: str) -> tuple[dict, str]:
     """What a running ComfyUI says of its nodes, and its version. Raises SetupError if it lacks this pack's."""
-    answers = []
-    for path in ("/object_info", "/system_stats"):
-        try:
-            with urllib.request.urlopen(server + path, timeout=60) as answer:
-                answers.append(json.load(answer))
-        except (OSError, ValueError) as error:
-            raise SetupError(
-                f"No ComfyUI answers at {server} ({error}); start it, or name it with --server."
-            ) from error
-    object_info, stats = answers
+    client = Client(server)
+    object_info, stats = client.object_info(), client.get("/system_stats")
     if "DynamicIDApply" not in object_info:
         raise SetupError(f"The ComfyUI at {server} lacks this pack; run scripts/setup.py and restart it.")
     return object_info, stats["system"]["comfyui_version"]

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .weights import Weight, Weights, exact, layer, norm, normal, with_prefix, zeros
+from .clip import TEXT_WIDTH, text_encoder
+from .weights import Weight, Weights, exact, layer, norm, with_prefix, zeros
 
 WIDTH = 320  # channels of every UNet block
-TEXT_WIDTH = 768
 SITE_WIDTHS = (WIDTH,) * 16  # of the transformer blocks in checkpoint order: down 6, up 9, middle 1
 DECODER_WIDTH = 32  # the real decoder's is 128
 
@@ -120,31 +120,6 @@ def _gather(rng: np.random.Generator) -> np.ndarray:
 def _last_shortcut(rng: np.random.Generator) -> np.ndarray:
     from_below = 0.5 * rng.standard_normal((WIDTH, WIDTH)) / np.sqrt(WIDTH)
     return np.concatenate([from_below, np.eye(WIDTH)], axis=1)[:, :, None, None]
-
-
-# Text encoder
-
-
-def text_encoder(layers: int = 12) -> Weights:
-    """CLIP-L's text model. Only the first and last attention carry weights; what lies between passes tokens on."""
-    width = TEXT_WIDTH
-    weights = {
-        "embeddings.token_embedding.weight": normal(49408, width, std=0.5),
-        "embeddings.position_embedding.weight": normal(77, width, std=0.1),
-    }
-    for i in range(layers):
-        prefix = f"encoder.layers.{i}"
-        gain = 1.0 if i in (0, layers - 1) else 0.0
-        weights |= clip_layer(prefix, width, 4 * width, gain)
-    return weights | norm("final_layer_norm", width)
-
-
-def clip_layer(prefix: str, width: int, hidden: int, gain: float) -> Weights:
-    """A transformer layer as CLIP's text and vision models name it: attention of this gain, no feed-forward."""
-    weights = norm(f"{prefix}.layer_norm1", width) | norm(f"{prefix}.layer_norm2", width)
-    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-        weights |= layer(f"{prefix}.self_attn.{name}", width, width, gain=gain)
-    return weights | layer(f"{prefix}.mlp.fc1", hidden, width, gain=0) | layer(f"{prefix}.mlp.fc2", width, hidden, gain=0)
 
 
 # VAE

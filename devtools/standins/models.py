@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import getpass
 import hashlib
 import json
+import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ..types import DynamicIDError
-from . import clip_vision, dynamicid, sd15
+from dynamicid_core.catalogue import model_file
+from dynamicid_core.types import DynamicIDError
+
+from . import clip, dynamicid, sd15
 from .weights import MARK, Weights, read_metadata, write
 
 # Paths in the models folder, and what makes the weights.
 FILES: dict[str, Callable[[], Weights]] = {
-    "checkpoints/Realistic_Vision_V6.0_NV_B1_fp16.safetensors": sd15.checkpoint,
-    "vae/vae-ft-mse-840000-ema-pruned.safetensors": sd15.vae,
-    "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors": clip_vision.vision_encoder,
-    "dynamicid/saa.safetensors": dynamicid.saa,
-    "dynamicid/imr.safetensors": dynamicid.imr,
+    model_file("checkpoint").path: sd15.checkpoint,
+    model_file("vae").path: sd15.vae,
+    model_file("clip_vision").path: clip.vision_encoder,
+    model_file("saa").path: dynamicid.saa,
+    model_file("imr").path: dynamicid.imr,
 }
-
-
-DETECTOR = "insightface/models/buffalo_l"  # a folder: InsightFace takes every .onnx file in it
+DETECTOR = model_file("face_pack").path  # a folder: InsightFace takes every .onnx file in it
 DETECTOR_MARK = "stand-in.json"  # lies in that folder, since ONNX files come without safetensors' metadata
 
 
@@ -53,6 +57,23 @@ def make_models(
     return paths
 
 
+def cached_models() -> Path:
+    """A models folder that is made once for each state of the sources, in ``DYNAMICID_STANDINS`` or the temporary folder.
+
+    What is in it must not be changed. Those of older sources go when they have not been asked for in an hour.
+    """
+    named = os.environ.get("DYNAMICID_STANDINS")
+    prefix = f"dynamicid-stand-ins-{getpass.getuser()}-"
+    folder = Path(named) if named else Path(tempfile.gettempdir()) / f"{prefix}{sources_key()}"
+    make_models(folder)
+    if not named:
+        for old in folder.parent.glob(f"{prefix}*"):
+            if old != folder and time.time() - old.stat().st_mtime > 3600:  # runs under way have links of their own
+                shutil.rmtree(old, ignore_errors=True)
+        os.utime(folder)
+    return folder
+
+
 def is_stand_in(path: Path | str) -> bool:
     """True for a complete stand-in: a safetensors file written here, or the detector's folder or a file in it."""
     path = Path(path)
@@ -64,7 +85,7 @@ def is_stand_in(path: Path | str) -> bool:
 def sources_key() -> str:
     """Changes whenever the code that makes the stand-ins does, so that old files are made anew."""
     digest = hashlib.sha256()
-    for module in ("weights", "sd15", "clip_vision", "dynamicid", "detector", "models"):
+    for module in ("weights", "sd15", "clip", "dynamicid", "detector", "models"):
         digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
     return digest.hexdigest()[:16]
 

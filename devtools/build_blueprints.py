@@ -1,4 +1,4 @@
-"""Write ``subgraphs/``: ``python scripts/build_blueprints.py [--server URL]``, with a ComfyUI running that has this pack.
+"""Write ``subgraphs/``: ``python devtools/build_blueprints.py [--server URL]``, with a ComfyUI running that has this pack.
 
 A blueprint is one node that holds a whole graph, with the few sockets that a beginner needs; the host lists it among
 its nodes. The parts are those of the workflows (build_workflows.py).
@@ -13,10 +13,9 @@ import uuid
 from dataclasses import dataclass
 
 import build_workflows as parts
-from environment import ROOT, run_script
 from graphs import Graph, Group, Link, Node, to_ui
 
-BLUEPRINTS = ROOT / "subgraphs"
+BLUEPRINTS = parts.ROOT / "subgraphs"
 INPUT, OUTPUT = -10, -20  # ids of the frames at which a subgraph's links begin and end
 CATEGORY = "DynamicID"
 RESULT = Link("VAE Decode", "IMAGE")
@@ -88,7 +87,7 @@ def edited_expression() -> Blueprint:
     }
     edit = Node("DynamicIDEditMotion", "Expression", inputs)
     groups = (
-        parts.models("imr.safetensors"),
+        parts.models(parts.IMR.name),
         Group("2. Who, and how they look", ((encode(1), edit, place(1, Link("Expression", "face"))),)),
         *picture("Place person 1", "portrait photo of a person in a sunlit park, upper body, sharp focus"),
     )
@@ -211,4 +210,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    sys.exit(parts.run_script(main))

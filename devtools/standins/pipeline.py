@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from . import clip
 from .dynamicid import imr, saa
-from .weights import Weights
+from .weights import MARK, Weights, tensors, with_prefix
 
 WIDTHS = (32, 64, 64, 64)  # of the UNet's levels
-TEXT_WIDTH = 768  # that of the face tokens too
 SITE_WIDTHS = (32, 32, 64, 64, 64, 64) + (64,) * 3 + (64,) * 3 + (32,) * 3 + (64,)  # checkpoint order: down, up, middle
-CLIP_WIDTH = 1280
+CLIP_LAYERS = 2
 
 
 def _seeded(build, seed: int) -> nn.Module:
@@ -27,13 +27,21 @@ def _seeded(build, seed: int) -> nn.Module:
         return build().eval().requires_grad_(False)
 
 
+def _filled(module: nn.Module, weights: Weights, seed: int) -> nn.Module:
+    """With these weights in place."""
+    if not weights.keys() <= module.state_dict().keys():
+        weights = with_prefix("text_model.", weights)  # transformers 4 calls the text model's parts so, 5 does not
+    module.load_state_dict(tensors(weights, seed))
+    return module.eval().requires_grad_(False)
+
+
 def make_unet(seed: int = 0) -> nn.Module:
     """A UNet2DConditionModel with SD1.5's blocks."""
     from diffusers import UNet2DConditionModel
 
     return _seeded(
         lambda: UNet2DConditionModel(
-            sample_size=32, block_out_channels=WIDTHS, cross_attention_dim=TEXT_WIDTH, attention_head_dim=8
+            sample_size=32, block_out_channels=WIDTHS, cross_attention_dim=clip.TEXT_WIDTH, attention_head_dim=8
         ),
         seed,
     )
@@ -71,17 +79,16 @@ def make_text_encoder(seed: int = 0) -> nn.Module:
 
     config = CLIPTextConfig(
         vocab_size=514,
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=TEXT_WIDTH,
-        projection_dim=TEXT_WIDTH,
-        num_hidden_layers=2,
+        hidden_size=clip.TEXT_WIDTH,
+        intermediate_size=clip.TEXT_WIDTH,
+        projection_dim=clip.TEXT_WIDTH,
+        num_hidden_layers=CLIP_LAYERS,
         num_attention_heads=12,
         bos_token_id=512,
         eos_token_id=513,
         pad_token_id=513,
-        initializer_range=1.0,  # else prompts hardly differ
     )
-    return _seeded(lambda: CLIPTextModel(config), seed)
+    return _filled(CLIPTextModel(config), clip.text_encoder(CLIP_LAYERS, config.vocab_size, growth=1), seed)
 
 
 def make_clip_vision(seed: int = 0) -> nn.Module:
@@ -89,16 +96,16 @@ def make_clip_vision(seed: int = 0) -> nn.Module:
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     config = CLIPVisionConfig(
-        hidden_size=CLIP_WIDTH,
-        intermediate_size=CLIP_WIDTH,
-        projection_dim=64,
-        num_hidden_layers=2,
+        hidden_size=clip.VISION_WIDTH,
+        intermediate_size=clip.VISION_WIDTH,
+        projection_dim=clip.PROJECTION,
+        num_hidden_layers=CLIP_LAYERS,
         num_attention_heads=16,
         image_size=224,
         patch_size=14,
         hidden_act="gelu",
     )
-    return _seeded(lambda: CLIPVisionModelWithProjection(config), seed)
+    return _filled(CLIPVisionModelWithProjection(config), clip.vision_encoder(CLIP_LAYERS, growth=1), seed)
 
 
 def make_pipeline(seed: int = 0):
@@ -123,24 +130,20 @@ def make_pipeline(seed: int = 0):
     return pipe
 
 
-def _tensors(weights: Weights, seed: int) -> dict[str, Tensor]:
-    values = {name: torch.from_numpy(weight.values(name, seed)) for name, weight in weights.items()}
-    return {name: value.float() if value.is_floating_point() else value for name, value in values.items()}
-
-
 def saa_tensors(seed: int = 0) -> dict[str, Tensor]:
     """Face encoder and attention sites for :func:`make_unet`, named as in ``saa.safetensors``."""
-    return _tensors(saa(SITE_WIDTHS), seed)
+    return tensors(saa(SITE_WIDTHS), seed)
 
 
 def motion_tensors(seed: int = 0) -> dict[str, Tensor]:
     """IMR and key point encoder, named as in ``imr.safetensors``."""
-    return _tensors(imr(), seed)
+    return tensors(imr(), seed)
 
 
 def make_detector(seed: int = 0):
     """InsightFace's own code on stand-in models."""
-    from ..detection import load_detector
+    from dynamicid_core.detection import load_detector
+
     from .detector import write_detector_pack
 
     with tempfile.TemporaryDirectory() as folder:  # the models are in memory once they are loaded
@@ -150,8 +153,8 @@ def make_detector(seed: int = 0):
 
 def make_dynamicid(seed: int = 0):
     """A :class:`hosts.diffusers.DynamicID` of stand-ins, ready for photos."""
-    from ..checkpoints import load_motion, load_saa
-    from ..hosts.diffusers import DynamicID
+    from dynamicid_core.checkpoints import load_motion, load_saa
+    from dynamicid_core.hosts.diffusers import DynamicID
 
     return DynamicID(
         make_pipeline(seed),
@@ -164,11 +167,12 @@ def make_dynamicid(seed: int = 0):
 
 def write_files(folder: Path | str, seed: int = 0) -> dict[str, Path]:
     """The same as files: ``model`` (a diffusers folder), ``saa``, ``imr``, ``clip_vision`` (a folder), ``detector``."""
-    from ..files import write_safetensors
+    from dynamicid_core.files import write_safetensors
+
     from .detector import write_detector_pack
 
     folder = Path(folder)
-    mark = {"format": "pt", "dynamicid": "stand-in"}
+    mark = {"format": "pt", "dynamicid": MARK}
     make_pipeline(seed).save_pretrained(folder / "model")
     make_clip_vision(seed).save_pretrained(folder / "clip_vision")
     write_detector_pack(folder / "detector", seed=seed)

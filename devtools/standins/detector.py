@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..types import DynamicIDError
+from dynamicid_core.types import DynamicIDError
 
 MARK = "dynamicid stand-in"  # every file's producer, near its beginning
 
@@ -254,7 +254,7 @@ def _write_detection(path: Path) -> None:
 
 
 # What the recogniser looks at: a channel's weights, and its mean and deviation in faces. The weights are of blue, green and
-# red, in which order the published pipeline's photos reach it (method, section 1).
+# red, in which order the published pipeline's photos reach it (docs/method.md, section 1).
 COLORS = (
     ((1, -1, 0), -0.25, 0.13),
     ((0, 1, -1), -0.31, 0.22),
