@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -241,7 +241,7 @@ def _motion(tensors: Tensors, name: str, operations: Operations = nn, assign: bo
     )
 
 
-def convert(sources: list[str | os.PathLike[str]], folder: str | os.PathLike[str] | None = None) -> list[Path]:
+def convert(sources: Sequence[str | os.PathLike[str]], folder: str | os.PathLike[str] | None = None) -> list[Path]:
     """Published pickles -> ``saa.safetensors`` and ``imr.safetensors``, bit for bit, in ``folder`` or beside them.
 
     ``key_point_encoder.bin`` is looked for beside ``IMR.bin`` when it is not among ``sources``. Files that are not
@@ -264,7 +264,7 @@ def convert(sources: list[str | os.PathLike[str]], folder: str | os.PathLike[str
     return [write_safetensors(path, part, {"format": "pt"}) for path, part in written]
 
 
-def _gather(sources: list[str | os.PathLike[str]]) -> dict[str, Tensor]:
+def _gather(sources: Sequence[str | os.PathLike[str]]) -> dict[str, Tensor]:
     """All tensors of DynamicID files; the key point encoder beside an IMR file joins unless it is given."""
     tensors: dict[str, Tensor] = {}
     expected, imr_file = f"one of {', '.join(HUB_FILES)}", None

@@ -321,7 +321,7 @@ def _write_pose(path: Path, seed: int) -> None:
     mean = get_object("meanshape_68.pkl") * 0.9
     x, y, z = mean.T
     turns = np.stack([np.stack([z, 0 * y, -x], -1), np.stack([0 * x, -z, y], -1)]).reshape(2, 204)
-    place = (mean + (0, 0.16, 0)).reshape(1, 204)  # its eyes on those of the 106 points
+    place = (mean + np.array((0, 0.16, 0))).reshape(1, 204)  # its eyes on those of the 106 points
     bend = g.Add(g.MatMul(amounts, turns), place)
     # The real model has 1103 points, of which InsightFace takes the last 68.
     rest = g.Mul(g.Gather(bend, np.zeros(3309 - 204, dtype=np.int64), axis=1), np.array(0.0))

@@ -222,11 +222,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def _generate(settings: Settings, options: argparse.Namespace, drawn: bool) -> dict[str, Any]:
     from ..gate_maps import GateRecorder
 
-    photos = any(not people.is_face_file(path) for person in settings.people for path in person.files) or any(
-        person.pose_image for person in settings.people
-    )
-    edits = any(person.expression or person.pose_image for person in settings.people)
-    did = models.load_dynamicid(options, photos, edits)
+    photos = any(not people.is_face_file(path) for person in settings.people for path in person.files)
+    poses = any(person.pose_image for person in settings.people)
+    edits = poses or any(person.expression for person in settings.people)
+    did = models.load_dynamicid(options, photos=photos, faces=photos or poses, expressions=edits)
     cast = people.make_cast(did, settings)
     recorder = GateRecorder() if options.explain else None
     with did.apply(cast, settings.options, recorder=recorder):

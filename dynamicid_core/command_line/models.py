@@ -9,9 +9,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ..catalogue import ModelFile, model_file
 from ..types import DynamicIDError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..faces import FaceDetector
+    from ..hosts.diffusers import DynamicID, PhotoEncoder
 
 CHECKPOINT, SAA, IMR, CLIP_VISION, FACE_PACK = map(model_file, ("checkpoint", "saa", "imr", "clip_vision", "face_pack"))
 
@@ -72,7 +79,7 @@ class ModelFiles:
 
     def need(self, name: str) -> str:
         """The path, or an error that says what is missing, where it was looked for and how to get it."""
-        path = getattr(self, name)
+        path: str | None = getattr(self, name)
         if path is None:
             raise DynamicIDError(
                 f"Missing: {WHAT[name]}. Looked in {self.folder.absolute()}; give --models or --{name.replace('_', '-')}, "
@@ -101,15 +108,15 @@ def find(options: argparse.Namespace) -> ModelFiles:
 
     def place(name: str) -> str | None:
         if given := getattr(options, name, None):
-            return given
+            return str(given)
         found = next((p for pattern in PLACES[name] for p in sorted(folder.glob(pattern))), None)
-        return found and str(found.parent if found.name == "model_index.json" else found)
+        return None if found is None else str(found.parent if found.name == "model_index.json" else found)
 
-    return ModelFiles(folder, *(place(name) for name in PLACES), options.detector or FACE_PACK.name)
+    return ModelFiles(folder, **{name: place(name) for name in PLACES}, detector=options.detector or FACE_PACK.name)
 
 
-def device_of(options: argparse.Namespace):
-    """The torch device asked for, else the best there is."""
+def device_of(options: argparse.Namespace) -> torch.device:
+    """The device asked for, else the best there is."""
     import torch
 
     try:
@@ -118,10 +125,9 @@ def device_of(options: argparse.Namespace):
             return torch.device(options.device)
     except (RuntimeError, AssertionError) as error:
         raise DynamicIDError(f"--device {options.device} cannot be used here ({str(error).splitlines()[0]}).") from None
-    accelerator = torch.accelerator if hasattr(torch, "accelerator") else torch.cuda
-    if not accelerator.is_available():
-        return torch.device("cpu")
-    return accelerator.current_accelerator() if hasattr(torch, "accelerator") else torch.device("cuda")
+    if hasattr(torch, "accelerator"):  # since 2.6
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def need_packages() -> None:
@@ -136,7 +142,7 @@ def need_packages() -> None:
         )
 
 
-def load_detector(files: ModelFiles):
+def load_detector(files: ModelFiles) -> FaceDetector:
     """The face detector; the packs' folder of a ComfyUI is searched too."""
     from ..detection import load_detector
 
@@ -156,8 +162,8 @@ def stand_ins(name: str) -> ModuleType:
     return importlib.import_module(f"standins.{name}")
 
 
-def load_photo_encoder(options: argparse.Namespace):
-    """A :class:`hosts.diffusers.PhotoEncoder`."""
+def load_photo_encoder(options: argparse.Namespace) -> PhotoEncoder:
+    """What turns photos into faces."""
     need_packages()
     from ..checkpoints import load_saa
     from ..hosts.diffusers import PhotoEncoder, load_clip_vision
@@ -176,7 +182,7 @@ def note_stand_in() -> None:
     print("Stand-in models: random weights of the right form, so the picture will be NOISE.", file=sys.stderr)
 
 
-def load_pipeline(files: ModelFiles, config: str | None, device, offload: bool):
+def load_pipeline(files: ModelFiles, config: str | None, device: torch.device, offload: bool) -> Any:
     """The diffusers pipeline, in half precision on an accelerator; ``offload``: only what is at work stays there."""
     import torch
     from diffusers import StableDiffusionPipeline
@@ -184,11 +190,12 @@ def load_pipeline(files: ModelFiles, config: str | None, device, offload: bool):
     path = files.need("model")
     dtype = torch.float32 if device.type == "cpu" else torch.float16
     common = {"torch_dtype": dtype, "safety_checker": None, "requires_safety_checker": False}
+    pipelines: Any = StableDiffusionPipeline
     try:
         if Path(path).is_dir():
-            pipe = StableDiffusionPipeline.from_pretrained(path, local_files_only=True, **common)
+            pipe = pipelines.from_pretrained(path, local_files_only=True, **common)
         else:
-            pipe = StableDiffusionPipeline.from_single_file(path, **({"config": config} if config else {}), **common)
+            pipe = pipelines.from_single_file(path, **({"config": config} if config else {}), **common)
     except Exception as error:  # diffusers' own kinds, those of the hub and of the file readers
         hint = "" if config or Path(path).is_dir() else (
             " A single file needs its configuration and tokenizer from the hub (stable-diffusion-v1-5): go online once, or "
@@ -201,13 +208,14 @@ def load_pipeline(files: ModelFiles, config: str | None, device, offload: bool):
     return pipe.to(device)
 
 
-def load_dynamicid(options: argparse.Namespace, photos: bool, expressions: bool):
-    """A :class:`hosts.diffusers.DynamicID` with what is needed: ``photos`` to encode, ``expressions`` to edit."""
+def load_dynamicid(options: argparse.Namespace, photos: bool, faces: bool, expressions: bool) -> DynamicID:
+    """DynamicID on a pipeline, with what is needed: ``photos`` to encode, ``faces`` to find, ``expressions`` to edit."""
     need_packages()
     if options.stand_in:
         standins = stand_ins("pipeline")
         note_stand_in()
-        return standins.make_dynamicid()
+        made: DynamicID = standins.make_dynamicid()
+        return made
     from ..checkpoints import load_motion, load_saa
     from ..hosts.diffusers import DynamicID, load_clip_vision
 
@@ -215,12 +223,12 @@ def load_dynamicid(options: argparse.Namespace, photos: bool, expressions: bool)
     # What is missing shall be said before gigabytes are read.
     for name in ("model", "saa", *(["imr"] if expressions else []), *(["clip_vision"] if photos else [])):
         files.need(name)
-    detector = load_detector(files) if photos else None
+    detector = load_detector(files) if faces else None
     pipe = load_pipeline(files, options.config, device_of(options), options.offload)
     return DynamicID(
         pipe,
-        load_saa(files.saa),
-        load_motion(files.imr) if expressions else None,
-        clip_vision=load_clip_vision(files.clip_vision) if photos else None,
+        load_saa(files.need("saa")),
+        load_motion(files.need("imr")) if expressions else None,
+        clip_vision=load_clip_vision(files.need("clip_vision")) if photos else None,
         detector=detector,
     )

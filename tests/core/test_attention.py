@@ -113,7 +113,7 @@ def naive(text, q, keys, values, cast, height, width, s, boost, threshold, n_hea
     d = channels // n_heads
     counts = [p.face.tokens.shape[1] for p in cast.people]
     owner = [i for i, n in enumerate(counts) for _ in range(n)]
-    mix = [f for p, n in zip(cast.people, counts) for f in p.face.mix for _ in range(n // len(p.face.mix))]
+    mix = [f for p, n in zip(cast.people, counts, strict=True) for f in p.face.mix for _ in range(n // len(p.face.mix))]
     weights = region_weights(cast, height, width)
     s = s * boost if bool((weights.boosted > 0).any()) else 0.0
     out, gates = text.clone(), torch.zeros(rows, cells)

@@ -530,7 +530,7 @@ def test_damaged_checkpoints_never_raise_anything_else(kind, data):
     tensors, originals = make(), make()
     for _ in range(data.draw(st.integers(1, 3))):
         name = data.draw(st.sampled_from(sorted(tensors)))
-        change = data.draw(st.sampled_from(sorted(CHANGES) + ["rename", "drop all below"]))
+        change = data.draw(st.sampled_from([*sorted(CHANGES), "rename", "drop all below"]))
         if change == "rename":
             new = data.draw(st.sampled_from([name + "x", "x" + name, name.replace("0", "7"), name[5:]]))
             tensors[new] = tensors.pop(name)

@@ -145,41 +145,36 @@ class Studio:
         sampling = self.model.get_model_object("model_sampling")
         return comfy.samplers.calculate_sigmas(sampling, "normal", steps)[:-1].tolist()
 
-    def layer(self, model):
+    def applied(self, model):
         """What the last Apply added to a model."""
-        return self.layers(model)[-1]
-
-    @staticmethod
-    def layers(model) -> tuple:
-        (wrapper,) = model.model_options["transformer_options"]["wrappers"]["apply_model"]["dynamicid"]
-        return wrapper.__self__.layers
+        return self.adapter.run.applied_casts(model)[-1]
 
     @contextmanager
     def watch(self, model) -> Iterator[Watch]:
         """Note down what the face attention of the last Apply on ``model`` gets."""
-        adapter, layer, seen = self.adapter, self.layer(model), Watch()
-        heads, nulls = layer.heads, [packed[NULL] for packed in layer.packed]
-        calls, original, prepare = [], adapter.add_faces, adapter.prepare_call
+        run, call, applied, seen = self.adapter.run, self.host.module("dynamicid_core.call"), self.applied(model), Watch()
+        heads, nulls = applied.layout.heads, [packed[NULL] for packed in applied.packed]
+        calls, original, prepare = [], call.add_faces, run.prepare_call
 
         def prepare_call(owner, *args):
-            call = prepare(owner, *args)
-            if owner is layer:
-                calls.append(call)
-            return call
+            prepared = prepare(owner, *args)
+            if owner is applied:
+                calls.append(prepared)
+            return prepared
 
-        def add_faces(text, q, faces, bias, affine, *rest):
+        def add_faces(text, q, faces, bias, terms, *rest):
             site = len(seen.entries) % LAYERS
-            null = adapter.site_faces(nulls[site].to(q)[None], heads[site]).keys[0]
+            null = call.site_faces(nulls[site].to(q)[None], heads[site]).keys[0]
             roles = [NULL if torch.equal(keys, null) else FACE for keys in faces.keys]
-            entry = {"roles": roles, "bias": bias, "affine": affine, "boost": calls[-1].boost, "strength": calls[-1].strength}
+            entry = {"roles": roles, "bias": bias, "terms": terms, "boost": calls[-1].boost, "strength": calls[-1].strength}
             seen.entries.append(entry | {"cells": q.shape[1], "rows": q.shape[0]})
-            return original(text, q, faces, bias, affine, *rest)
+            return original(text, q, faces, bias, terms, *rest)
 
-        adapter.add_faces, adapter.prepare_call = add_faces, prepare_call
+        call.add_faces, run.prepare_call = add_faces, prepare_call
         try:
             yield seen
         finally:
-            adapter.add_faces, adapter.prepare_call = original, prepare
+            call.add_faces, run.prepare_call = original, prepare
 
     @contextmanager
     def one_conditioning_at_a_time(self) -> Iterator[None]:

@@ -40,7 +40,7 @@ def test_clones_share_the_faces_and_outlive_each_other(studio: Studio) -> None:
     expected = studio.sample(model)
     clones = [model.clone().clone() for _ in range(3)]
     studio.host.node("FreeU_V2")(model=model, b1=1.3, b2=1.4, s1=0.9, s2=0.2)
-    packed = [studio.layer(clone).packed for clone in (model, *clones)]
+    packed = [studio.applied(clone).packed for clone in (model, *clones)]
     assert all(tensors is packed[0] for tensors in packed)
     assert sum(tensor.numel() * tensor.element_size() for tensor in packed[0]) < 4 << 20
     assert torch.equal(studio.sample(clones[0]), expected)
@@ -54,7 +54,7 @@ def test_a_run_leaves_nothing_behind_on_the_model_it_used(studio: Studio, smooth
     studio.sample(smooth)
     assert snapshot(smooth) == before
     gc.collect()
-    assert not [found for found in gc.get_objects() if type(found) is studio.adapter.RunCache]
+    assert not [found for found in gc.get_objects() if type(found) is studio.adapter.run.Run]
 
 
 # Numbers and memory
@@ -242,7 +242,7 @@ def denoise(studio: Studio, model, noise: torch.Tensor) -> torch.Tensor:
     import comfy.sample
     import comfy.samplers
 
-    sigmas = torch.tensor(studio.sigmas(2) + [0.0])
+    sigmas = torch.tensor([*studio.sigmas(2), 0.0])
     sampler, zeros = comfy.samplers.sampler_object("euler"), torch.zeros_like(noise)
     with torch.inference_mode():
         return comfy.sample.sample_custom(
@@ -558,7 +558,7 @@ def test_two_casts_in_a_chain(studio: Studio) -> None:
     casts = [studio.host.node("DynamicIDPlaceFace")(face=studio.face(i), mask=masks(2)[i : i + 1])[0] for i in (0, 1)]
     first = studio.apply(cast=casts[0], **SMOOTH)
     chain = studio.apply(first, cast=casts[1], **SMOOTH)
-    assert [len(studio.layers(model)) for model in (first, chain)] == [1, 2]
+    assert [len(studio.adapter.run.applied_casts(model)) for model in (first, chain)] == [1, 2]
     assert {len(patches) for patches in chain.patches.values()} == {1}  # the LoRA is merged once
     with studio.watch(chain) as watch:
         studio.sample(chain, steps=1)
@@ -583,9 +583,9 @@ def test_another_lora_strength_in_a_chain_replaces_the_first(studio: Studio) -> 
 
 
 def test_weight_0_leaves_the_lora_alone(studio: Studio) -> None:
-    blocks = studio.adapter.matching_blocks(studio.model, studio.weights.saa.saa)
-    lora = studio.model.clone()
-    studio.adapter.add_lora(lora, studio.weights.saa.saa, blocks, 1.0)
+    saa, lora = studio.weights.saa.saa, studio.model.clone()
+    layout = studio.host.module("dynamicid_core.bases").fitting_layout(studio.model.model.diffusion_model, saa, "SD15")
+    studio.adapter.model.add_lora(lora, saa, layout, 1.0)
     expected = studio.sample(lora)
     assert torch.equal(studio.sample(studio.apply(weight=0.0)), expected)
     assert torch.equal(studio.sample(studio.apply(start_at=1.0)), expected)
@@ -616,7 +616,7 @@ def test_nobody_outside_keeps_faces_out_there(studio: Studio) -> None:
     model = studio.apply(cast=cast, outside="nobody", **SMOOTH)
     with studio.watch(model) as watch:
         studio.sample(model, steps=1)
-    scale, shift = watch.entries[0]["affine"][0].unflatten(-1, (8, 8))
+    scale, shift = watch.entries[0]["terms"][0].unflatten(-1, (8, 8))
     assert (scale[:, 4:] == 0).all() and (shift[:, 4:] == 0).all()
     assert (scale[:, :4] == 1).all() and (shift[:, :4] == 2).all()
 

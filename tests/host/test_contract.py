@@ -95,9 +95,11 @@ def changes(frozen: dict[str, dict], now: dict[str, dict]) -> list[str]:
             found.append(f"{node} has its inputs in another order: {kept}")
         if new["outputs"][: len(old["outputs"])] != old["outputs"]:
             found.append(f"{node} had the outputs {old['outputs']}, has {new['outputs']}")
-        for name in new["inputs"].keys() - old["inputs"].keys():
-            if new["inputs"][name]["part"] == "required":
-                found.append(f"{node}.{name} is new and required, so that older workflows lack it; make it optional")
+        found += [
+            f"{node}.{name} is new and required, so that older workflows lack it; make it optional"
+            for name in new["inputs"].keys() - old["inputs"].keys()
+            if new["inputs"][name]["part"] == "required"
+        ]
     return sorted(found)
 
 

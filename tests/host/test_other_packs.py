@@ -168,7 +168,7 @@ def coupled(model, change=lambda n: n):
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("cfg", [4.0, 1.0])
 def test_a_pack_that_repeats_the_rows_of_one_side(studio: Studio, smooth, batch: int, cfg: float) -> None:
-    studio.adapter._warned.clear()
+    studio.adapter.neighbours._warned.clear()
     with captured_log() as log:
         result = studio.sample(coupled(smooth), batch=batch, cfg=cfg)
     assert not any("rearranges" in line for line in log)
@@ -183,7 +183,7 @@ def test_repeated_rows_are_recorded_once(studio: Studio, smooth) -> None:
     maps = []
     for change in (lambda model: model, coupled):
         recorder = studio.host.module("dynamicid_core.gate_maps").GateRecorder()
-        options = studio.layer(smooth).options
+        options = studio.applied(smooth).options
         model = studio.adapter.apply_faces(studio.model, studio.weights, studio.cast(), options, recorder)
         studio.sample(change(model), batch=2)
         maps.append(recorder.maps(8, 8))
@@ -195,7 +195,7 @@ def test_rows_that_cannot_be_told_apart_get_no_faces_and_a_warning(studio: Studi
     def mixed(model):
         return coupled(model, lambda n: 0.5 * n)
 
-    studio.adapter._warned.clear()
+    studio.adapter.neighbours._warned.clear()
     with captured_log() as log:
         result = studio.sample(mixed(studio.apply()))
     assert sum("another node rearranges the attention input" in line for line in log) == 4  # once for each size of layer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +27,14 @@ def load_clip_vision(source: str | os.PathLike[str], dtype: torch.dtype = torch.
     """
     from transformers import CLIPVisionModelWithProjection
 
-    path = Path(source)
+    path, models = Path(source), cast(Any, CLIPVisionModelWithProjection)
     if path.is_dir():
         try:
-            return CLIPVisionModelWithProjection.from_pretrained(path, dtype=dtype).eval()
+            return models.from_pretrained(path, dtype=dtype).eval()
         except (OSError, ValueError) as error:
             raise DynamicIDError(f"{path} is no folder with a CLIP vision model ({error}).") from error
     tensors = read_tensors(path)
-    model, report = CLIPVisionModelWithProjection.from_pretrained(
+    model, report = models.from_pretrained(
         None, config=_config(path, tensors), state_dict=tensors, dtype=dtype, output_loading_info=True
     )
     if report["missing_keys"]:
