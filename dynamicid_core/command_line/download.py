@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..catalogue import model_file
 
 SAA, IMR = model_file("saa"), model_file("imr")
-SUMMARY = f"fetch the published weights ({SAA.gigabytes + IMR.gigabytes:.1f} GB, {SAA.licence}) from the Hugging Face hub"
+SUMMARY = (
+    f"fetch the published weights ({SAA.gigabytes + IMR.gigabytes:.1f} GB, {SAA.licence}) from the Hugging Face hub"
+)
 EXAMPLES = """
 examples:
   {program}                                      into models/dynamicid
@@ -27,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--convert", action="store_true", help=f"also write {SAA.name} and {IMR.name} there")
 
 
-def run(options: argparse.Namespace) -> dict:
+def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..checkpoints import convert
     from ..files import download
 
     files = download(options.folder)
-    files += convert(files, options.folder) if options.convert else []
+    files += convert([*files], options.folder) if options.convert else []
     return {"text": "\n".join(f"have {path}" for path in files), "json": {"files": [str(path) for path in files]}}

@@ -9,9 +9,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ..catalogue import ModelFile, model_file
 from ..types import DynamicIDError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..faces import FaceDetector
+    from ..hosts.diffusers import DynamicID, PhotoEncoder
 
 CHECKPOINT, SAA, IMR, CLIP_VISION, FACE_PACK = map(model_file, ("checkpoint", "saa", "imr", "clip_vision", "face_pack"))
 
@@ -46,16 +53,22 @@ def add_arguments(parser: argparse.ArgumentParser, pipeline: bool) -> None:
     )  # fmt: skip
     group.add_argument("--saa", metavar="FILE", help=f"{SAA.name} or {SAA.published[0]}")
     group.add_argument("--clip-vision", metavar="PATH", help=f"{CLIP_VISION.what}: a file, or a folder as on the hub")
-    group.add_argument("--detector", metavar="PACK", help=f"InsightFace model pack: its name or folder (default: {FACE_PACK.name})")
+    group.add_argument(
+        "--detector", metavar="PACK", help=f"InsightFace model pack: its name or folder (default: {FACE_PACK.name})"
+    )
     if pipeline:
-        group.add_argument("--model", metavar="PATH", help="SD1.5 model: a diffusers folder, or a .safetensors or .ckpt file")
+        group.add_argument(
+            "--model", metavar="PATH", help="SD1.5 model: a diffusers folder, or a .safetensors or .ckpt file"
+        )
         group.add_argument(
             "--config", metavar="FOLDER",
             help="for a single file: a diffusers folder with its configuration and tokenizer (default: from the hub's cache, "
             "fetched there once, a few MB)",
         )  # fmt: skip
         group.add_argument("--imr", metavar="FILE", help=f"{IMR.name} or {IMR.published[0]}, for --expression")
-    group.add_argument("--stand-in", action="store_true", help="small built-in models with random weights: pictures are noise")
+    group.add_argument(
+        "--stand-in", action="store_true", help="small built-in models with random weights: pictures are noise"
+    )
     group.add_argument("--device", metavar="NAME", help="cuda, mps, cpu (default: the best there is)")
 
 
@@ -72,7 +85,7 @@ class ModelFiles:
 
     def need(self, name: str) -> str:
         """The path, or an error that says what is missing, where it was looked for and how to get it."""
-        path = getattr(self, name)
+        path: str | None = getattr(self, name)
         if path is None:
             raise DynamicIDError(
                 f"Missing: {WHAT[name]}. Looked in {self.folder.absolute()}; give --models or --{name.replace('_', '-')}, "
@@ -100,15 +113,17 @@ def find(options: argparse.Namespace) -> ModelFiles:
     folder = models_folder(options.models)
 
     def place(name: str) -> str | None:
-        if given := getattr(options, name, None):
+        given: str | None = getattr(options, name, None)
+        if given:
             return given
         found = next((p for pattern in PLACES[name] for p in sorted(folder.glob(pattern))), None)
-        return found and str(found.parent if found.name == "model_index.json" else found)
+        return str(found.parent if found.name == "model_index.json" else found) if found else None
 
-    return ModelFiles(folder, *(place(name) for name in PLACES), options.detector or FACE_PACK.name)
+    places = {name: place(name) for name in PLACES}
+    return ModelFiles(folder, detector=options.detector or FACE_PACK.name, **places)
 
 
-def device_of(options: argparse.Namespace):
+def device_of(options: argparse.Namespace) -> torch.device:
     """The torch device asked for, else the best there is."""
     import torch
 
@@ -136,7 +151,7 @@ def need_packages() -> None:
         )
 
 
-def load_detector(files: ModelFiles):
+def load_detector(files: ModelFiles) -> FaceDetector:
     """The face detector; the packs' folder of a ComfyUI is searched too."""
     from ..faces import load_detector
 
@@ -156,7 +171,7 @@ def stand_ins(name: str) -> ModuleType:
     return importlib.import_module(f"standins.{name}")
 
 
-def load_photo_encoder(options: argparse.Namespace):
+def load_photo_encoder(options: argparse.Namespace) -> PhotoEncoder:
     """A :class:`hosts.diffusers.PhotoEncoder`."""
     need_packages()
     from ..checkpoints import load_saa
@@ -176,7 +191,7 @@ def note_stand_in() -> None:
     print("Stand-in models: random weights of the right form, so the picture will be NOISE.", file=sys.stderr)
 
 
-def load_pipeline(files: ModelFiles, config: str | None, device, offload: bool):
+def load_pipeline(files: ModelFiles, config: str | None, device: torch.device, offload: bool) -> Any:
     """The diffusers pipeline, in half precision on an accelerator; ``offload``: only what is at work stays there."""
     import torch
     from diffusers import StableDiffusionPipeline
@@ -194,20 +209,23 @@ def load_pipeline(files: ModelFiles, config: str | None, device, offload: bool):
             " A single file needs its configuration and tokenizer from the hub (stable-diffusion-v1-5): go online once, or "
             "give --config with a diffusers folder of an SD1.5 model."
         )  # fmt: skip
-        raise DynamicIDError(f"The model {path} cannot be loaded ({str(error).strip().splitlines()[0]}).{hint}") from error
+        raise DynamicIDError(
+            f"The model {path} cannot be loaded ({str(error).strip().splitlines()[0]}).{hint}"
+        ) from error
     if offload and device.type != "cpu":
         pipe.enable_model_cpu_offload(device=device)
         return pipe
     return pipe.to(device)
 
 
-def load_dynamicid(options: argparse.Namespace, photos: bool, expressions: bool):
+def load_dynamicid(options: argparse.Namespace, photos: bool, expressions: bool) -> DynamicID:
     """A :class:`hosts.diffusers.DynamicID` with what is needed: ``photos`` to encode, ``expressions`` to edit."""
     need_packages()
     if options.stand_in:
         standins = stand_ins("pipeline")
         note_stand_in()
-        return standins.make_dynamicid()
+        made: DynamicID = standins.make_dynamicid()
+        return made
     from ..checkpoints import load_motion, load_saa
     from ..hosts.diffusers import DynamicID, load_clip_vision
 
@@ -219,8 +237,8 @@ def load_dynamicid(options: argparse.Namespace, photos: bool, expressions: bool)
     pipe = load_pipeline(files, options.config, device_of(options), options.offload)
     return DynamicID(
         pipe,
-        load_saa(files.saa),
-        load_motion(files.imr) if expressions else None,
-        clip_vision=load_clip_vision(files.clip_vision) if photos else None,
+        load_saa(files.need("saa")),
+        load_motion(files.need("imr")) if expressions else None,
+        clip_vision=load_clip_vision(files.need("clip_vision")) if photos else None,
         detector=detector,
     )

@@ -10,8 +10,12 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..types import DynamicIDError, SAAOptions
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PNG_KEY = "dynamicid"
 VERSION = 1
@@ -59,10 +63,10 @@ class Settings:
     cfg: float = 5.0
     seed: int = 0
     sampler: str = "ddim"
-    photos: dict = field(default_factory=dict)  # order, index, crop_factor, on_no_face where not the defaults
+    photos: dict[str, Any] = field(default_factory=dict)  # order, index, crop_factor, on_no_face where not the defaults
     options: SAAOptions = field(default_factory=SAAOptions)
-    models: dict = field(default_factory=dict)  # options of the command line that name model files
-    checksums: dict = field(default_factory=dict)  # path -> sha256 of people's files
+    models: dict[str, Any] = field(default_factory=dict)  # options of the command line that name model files
+    checksums: dict[str, str] = field(default_factory=dict)  # path -> sha256 of people's files
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
@@ -115,8 +119,8 @@ def read_png(path: Path) -> Settings:
     return Settings.from_json(text)
 
 
-def write_png(path: Path, picture, settings: Settings) -> Path:
-    """``picture``: a PIL image. Raises DynamicIDError if it cannot be saved there."""
+def write_png(path: Path, picture: Image, settings: Settings) -> Path:
+    """Raises DynamicIDError if it cannot be saved there."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()

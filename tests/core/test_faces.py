@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from standins.detector import face_shape, write_detector_pack
+from standins.detector import write_detector_pack
+from standins.face_shape import face_shape
 
 from dynamicid_core import faces
 from dynamicid_core.faces import DetectedFace

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from standins.detector import face_shape
+from standins.face_shape import face_shape
 
 from dynamicid_core import motion
 from dynamicid_core.faces import DetectedFace, landmark_raster
