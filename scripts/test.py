@@ -1,7 +1,7 @@
 """Run every test that can run on this machine: ``python scripts/test.py [arguments for pytest]``.
 
-It makes its own environment first (see environment.py) and looks for ComfyUI (see comfyui/finding.py). ``tests/host`` needs a real ComfyUI; where none is found, those
-tests are left out, and the last line says so.
+It makes its own environment first (see environment.py). ``tests/host`` needs a real ComfyUI (see comfyui/finding.py);
+where none is found, those tests are left out, and the last line says so.
 """
 
 from __future__ import annotations

@@ -55,4 +55,6 @@ def _layer(prefix: str, width: int, growth: int, gain: float) -> Weights:
     for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
         weights |= layer(f"{prefix}.self_attn.{name}", width, width, gain=gain)
     hidden = growth * width
-    return weights | layer(f"{prefix}.mlp.fc1", hidden, width, gain=0) | layer(f"{prefix}.mlp.fc2", width, hidden, gain=0)
+    return (
+        weights | layer(f"{prefix}.mlp.fc1", hidden, width, gain=0) | layer(f"{prefix}.mlp.fc2", width, hidden, gain=0)
+    )

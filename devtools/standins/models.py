@@ -85,7 +85,7 @@ def is_stand_in(path: Path | str) -> bool:
 def sources_key() -> str:
     """Changes whenever the code that makes the stand-ins does, so that old files are made anew."""
     digest = hashlib.sha256()
-    for module in ("weights", "sd15", "clip", "dynamicid", "detector", "models"):
+    for module in ("weights", "sd15", "clip", "dynamicid", "detector", "face_shape", "models"):
         digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
     return digest.hexdigest()[:16]
 

@@ -139,4 +139,3 @@ def read_metadata(path: Path) -> dict[str, str] | None:
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return None
     return metadata if path.stat().st_size == 8 + length + end else None
-

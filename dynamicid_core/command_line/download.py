@@ -13,7 +13,9 @@ from typing import Any
 from ..catalogue import model_file
 
 SAA, IMR = model_file("saa"), model_file("imr")
-SUMMARY = f"fetch the published weights ({SAA.gigabytes + IMR.gigabytes:.1f} GB, {SAA.licence}) from the Hugging Face hub"
+SUMMARY = (
+    f"fetch the published weights ({SAA.gigabytes + IMR.gigabytes:.1f} GB, {SAA.licence}) from the Hugging Face hub"
+)
 EXAMPLES = """
 examples:
   {program}                                      into models/dynamicid
@@ -33,5 +35,5 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..files import download
 
     files = download(options.folder)
-    files += convert(files, options.folder) if options.convert else []
+    files += convert([*files], options.folder) if options.convert else []
     return {"text": "\n".join(f"have {path}" for path in files), "json": {"files": [str(path) for path in files]}}

@@ -121,7 +121,7 @@ def read_png(path: Path) -> Settings:
 
 
 def write_png(path: Path, picture: Image, settings: Settings) -> Path:
-    """``picture``: a PIL image. Raises DynamicIDError if it cannot be saved there."""
+    """Raises DynamicIDError if it cannot be saved there."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()

@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def weight(name: str, shape) -> torch.Tensor:
     """A weight of that full name: scaled by its fan-in, or by what the end of its name says."""
     x = tensor(name, shape)
     if len(shape) >= 2:
-        return x / math.sqrt(math.prod(shape[1:]))
+        return x.div_(math.sqrt(math.prod(shape[1:])))  # in place: a whole UNet's weights take 3.4 GB
     if name.endswith("running_var"):
         return 1 + 0.1 * x.abs()
     if name.endswith(("running_mean", "bias")):
@@ -29,12 +30,16 @@ def weight(name: str, shape) -> torch.Tensor:
     return 1 + 0.1 * x
 
 
+def weights(shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
+    """:func:`weight` of each of these full names, on all cores."""
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(shapes, pool.map(weight, shapes.keys(), shapes.values()), strict=True))
+
+
 def state_dict(module: torch.nn.Module, prefix: str) -> dict[str, torch.Tensor]:
     """The recipe's values for every tensor of a module, under ``prefix + name``; integers stay as they are."""
-    return {
-        prefix + name: weight(prefix + name, value.shape) if value.is_floating_point() else value
-        for name, value in module.state_dict().items()
-    }
+    values = {prefix + name: value for name, value in module.state_dict().items()}
+    return values | weights({name: value.shape for name, value in values.items() if value.is_floating_point()})
 
 
 def reference(name: str) -> dict[str, torch.Tensor]:

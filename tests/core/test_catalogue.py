@@ -61,7 +61,9 @@ def test_the_best_of_several_files_is_chosen() -> None:
 
 def readme_rows(text: str) -> list[list[str]]:
     """The cells of the table of model files, without the last row, which is about face files."""
-    (table,) = re.findall(r"^\| File \| Folder \| Size \| Source \| Licence \|\n\|[-|]+\n((?:\|.+\n)+)", text, re.MULTILINE)
+    (table,) = re.findall(
+        r"^\| File \| Folder \| Size \| Source \| Licence \|\n\|[-|]+\n((?:\|.+\n)+)", text, re.MULTILINE
+    )
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()][:-1]
 
 
@@ -159,11 +161,15 @@ def test_help_pages_say_where_models_come_from(node: str, keys: tuple[str, ...])
             assert f"`models/{file.folder if file.repository else file.path}`" in text, (page, file.key)
             source = f"({file.page})" if file.repository else f"[{file.published[0]}]({file.urls[0]})"
             assert source in text and all(f"`{name}`" in text for name in file.published if file.repository)
-    assert f"**for {model_file('face_pack').licence}**" in (ROOT / "web/docs/DynamicIDFaceAnalysis.md").read_text("utf-8")
+    assert f"**for {model_file('face_pack').licence}**" in (ROOT / "web/docs/DynamicIDFaceAnalysis.md").read_text(
+        "utf-8"
+    )
 
 
 def test_strange_models_are_seen() -> None:
-    assert strangers("Load CLIP-ViT-H-14-laion2B-s32B-b79K, `saa.safetensors` or SAA.bin, then anna.safetensors.") == set()
+    assert (
+        strangers("Load CLIP-ViT-H-14-laion2B-s32B-b79K, `saa.safetensors` or SAA.bin, then anna.safetensors.") == set()
+    )
     assert strangers(f"see {HUB}h94/IP-Adapter, and [buffalo_l.zip]({model_file('face_pack').urls[0]})") == set()
     assert strangers("Load CLIP-ViT-H-14-laion2B") == {"CLIP-ViT-H-14-laion2B"}
     assert strangers("Put SAAA.bin and buffalo_s there") == {"SAAA.bin", "buffalo_s"}

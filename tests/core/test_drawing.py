@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from standins.detector import face_shape
+from standins.face_shape import face_shape
 
 from dynamicid_core import drawing
 from dynamicid_core.captions import COLORS, PLATE, caption_font, caption_height, draw_caption, person_color

@@ -9,7 +9,7 @@ import numpy as np
 import published
 import pytest
 import torch
-from standins.detector import face_shape
+from standins.face_shape import face_shape
 
 from dynamicid_core import encode
 from dynamicid_core.checkpoints import load_saa

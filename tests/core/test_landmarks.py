@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from standins.detector import face_shape
+from standins.face_shape import face_shape
 
 from dynamicid_core import landmarks
 from dynamicid_core.types import DynamicIDError

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from standins.detector import face_shape
+from standins.face_shape import face_shape
 
 from dynamicid_core import motion
 from dynamicid_core.faces import DetectedFace

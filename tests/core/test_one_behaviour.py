@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from standins import pipeline as standins
-from standins.detector import face_shape
+from standins.face_shape import face_shape
 from without_host import nodes_pack
 
 from dynamicid_core import command_line

@@ -48,7 +48,8 @@ def unet(host):
         from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
         shapes = {name: tensor.shape for name, tensor in UNetModel(**settings).state_dict().items()}
-    state = {name: recipe.weight(f"unet.{names[name]}", shape) for name, shape in shapes.items()}
+    values = recipe.weights({f"unet.{names[name]}": shape for name, shape in shapes.items()})
+    state = {name: values[f"unet.{names[name]}"] for name in shapes}
     model = comfy.sd.load_diffusion_model_state_dict(state)
     assert type(model.model.model_config).__name__ == "SD15"
     yield model
