@@ -101,7 +101,9 @@ class GridTerms(NamedTuple):
     """What regions do on one grid."""
 
     bias: Tensor  # [B or 1, 1, N, M], added to the scores; 1 row: all are alike
-    gate: Tensor  # to the gate: in general [B or 1, 2, 2, N] (attention.gate_terms), in one call [B, 2, N] (acting_terms)
+    gate: (
+        Tensor  # to the gate: in general [B or 1, 2, 2, N] (attention.gate_terms), in one call [B, 2, N] (acting_terms)
+    )
 
 
 @dataclass(eq=False)
@@ -179,7 +181,13 @@ def grid_terms(applied: AppliedCast, rows: Sequence[Row], size: GridSize, like: 
 
 
 def _acting_grids(
-    applied: AppliedCast, rows: tuple[Row, ...], latent: GridSize, like: Tensor, memory: Memory, boost: Tensor, strength: Tensor
+    applied: AppliedCast,
+    rows: tuple[Row, ...],
+    latent: GridSize,
+    like: Tensor,
+    memory: Memory,
+    boost: Tensor,
+    strength: Tensor,
 ) -> dict[GridSize, GridTerms]:
     """Regions on every grid of the UNet in one call. What acts is applied to all grids at once, since on a GPU each
     operation costs a launch."""

@@ -195,7 +195,9 @@ def _read(source: str | os.PathLike[str], read: Callable[[str | os.PathLike[str]
         raise DynamicIDError(f"{error} Expected {what}.") from error
 
 
-def load_saa(source: str | os.PathLike[str] | Tensors, operations: Operations = nn, assign: bool = True) -> SAACheckpoint:
+def load_saa(
+    source: str | os.PathLike[str] | Tensors, operations: Operations = nn, assign: bool = True
+) -> SAACheckpoint:
     """Load the face encoder and the attention sites.
 
     ``source``: a path, or tensors as :func:`files.read_checkpoint` gives them. ``operations``: the namespace of layer
@@ -219,7 +221,9 @@ def _saa(tensors: Tensors, name: str, operations: Operations = nn, assign: bool 
     )
 
 
-def load_motion(source: str | os.PathLike[str] | Tensors, operations: Operations = nn, assign: bool = True) -> MotionCheckpoint:
+def load_motion(
+    source: str | os.PathLike[str] | Tensors, operations: Operations = nn, assign: bool = True
+) -> MotionCheckpoint:
     """Load the IMR and the key point encoder: from one file, or from ``key_point_encoder.bin`` beside ``IMR.bin``.
 
     Arguments and errors as in :func:`load_saa`.

@@ -50,7 +50,15 @@ class GateRecorder:
         self._calls: list[_Call] = []
 
     def record(
-        self, q: Tensor, keys: Tensor, bias: Tensor, gate: Tensor, counts: Sequence[int], height: int, width: int, moment: Tensor
+        self,
+        q: Tensor,
+        keys: Tensor,
+        bias: Tensor,
+        gate: Tensor,
+        counts: Sequence[int],
+        height: int,
+        width: int,
+        moment: Tensor,
     ) -> None:
         """Note down one call of :func:`attention.add_faces`: what it was given, and the gate it returned.
 

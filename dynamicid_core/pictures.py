@@ -138,13 +138,13 @@ def crop_square(image: np.ndarray, box: Sequence[float], factor: float) -> tuple
     return image[top : top + side, left : left + side], (left, top, left + side, top + side)
 
 
-def clip_crop(image: AnyPicture) -> np.ndarray:
-    """What CLIP sees of a photo, uint8 [224, 224, 3]: shorter side to 224 px (bicubic), then the centre.
+def clip_crop(image: np.ndarray) -> np.ndarray:
+    """What CLIP sees of a picture, uint8 RGB [224, 224, 3]: shorter side to 224 px (bicubic), then the centre.
 
     As Hugging Face's CLIPImageProcessor does with PIL: the longer side is cut off to an integer, not rounded. A picture
     of this size passes through any host's own preprocessing unchanged.
     """
-    picture = Image.fromarray(to_rgb(image))
+    picture = Image.fromarray(image)
     width, height = picture.size
     short = min(width, height)
     size = (int(CLIP_SIZE * width / short), int(CLIP_SIZE * height / short))
@@ -153,8 +153,8 @@ def clip_crop(image: AnyPicture) -> np.ndarray:
     return np.asarray(picture.crop((left, top, left + CLIP_SIZE, top + CLIP_SIZE)))
 
 
-def clip_pixels(image: AnyPicture) -> Tensor:
-    """A photo -> CLIP's input, float32 [1, 3, 224, 224], with CLIP's mean and deviation taken out."""
+def clip_pixels(image: np.ndarray) -> Tensor:
+    """A picture -> CLIP's input, float32 [1, 3, 224, 224], with CLIP's mean and deviation taken out."""
     pixels = torch.from_numpy(clip_crop(image).copy()).float() / 255
     pixels = (pixels - torch.tensor(CLIP_MEAN)) / torch.tensor(CLIP_STD)
     return pixels.permute(2, 0, 1)[None]

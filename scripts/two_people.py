@@ -30,7 +30,7 @@ from comfyui.speaking import Client
 from environment import ROOT, SetupError, has_modules, install, project_environment, run_script
 
 INNER = "DYNAMICID_IN_COMFYUI_PYTHON"  # set for the second run
-REQUIREMENTS = ("insightface", "onnxruntime", "safetensors", "einops", "huggingface_hub")  # modules of requirements.txt
+REQUIREMENTS = ("insightface", "onnxruntime", "safetensors", "huggingface_hub")  # modules of requirements.txt
 STAND_IN_STEPS = 4  # about ten seconds each on a processor at 768 px; 50 would take a quarter of an hour
 BAR = 30  # characters
 STAND_INS = ROOT / "devtools" / "standins"  # in a checkout

@@ -26,4 +26,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..checkpoints import convert
 
     written = convert(options.files, options.output)
-    return {"text": "\n".join(f"wrote {path}" for path in written), "json": {"written": [str(path) for path in written]}}
+    return {
+        "text": "\n".join(f"wrote {path}" for path in written),
+        "json": {"written": [str(path) for path in written]},
+    }

@@ -27,7 +27,11 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", nargs="+", metavar="PHOTO", help="photos of one person")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="PATH", help="the face file; with --each the folder (default: as the photo)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="the face file; with --each the folder (default: as the photo)",
     )
     parser.add_argument("--each", action="store_true", help="every photo is another person")
     add_photo_arguments(parser)
@@ -37,12 +41,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
     """How photos are read; shared with ``generate``."""
     group = parser.add_argument_group("photos")
-    group.add_argument("--order", choices=ORDERS, help="how faces are numbered where there are several (default: large-small)")
+    group.add_argument(
+        "--order", choices=ORDERS, help="how faces are numbered where there are several (default: large-small)"
+    )
     group.add_argument("--index", type=int, metavar="N", help="which of them, from 0 (default: 0)")
     group.add_argument(
-        "--crop-factor", type=float, metavar="X", help="0: encode the whole photo (default), else X face sizes around the face"
+        "--crop-factor",
+        type=float,
+        metavar="X",
+        help="0: encode the whole photo (default), else X face sizes around the face",
     )
-    group.add_argument("--on-no-face", choices=ON_NO_FACE, help="what to do with photos that show no face (default: error)")
+    group.add_argument(
+        "--on-no-face", choices=ON_NO_FACE, help="what to do with photos that show no face (default: error)"
+    )
 
 
 def photo_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -77,5 +88,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         save_face(target, encoded.face)
         faces = [len(found) for found in encoded.found]
         written.append({"face": str(target), "photos": photos, "faces_found": faces, "message": encoded.message})
-        lines.append(f"wrote {target} ({len(photos)} photo{'s' * (len(photos) > 1)}, faces found: {', '.join(map(str, faces))})")
+        lines.append(
+            f"wrote {target} ({len(photos)} photo{'s' * (len(photos) > 1)}, faces found: {', '.join(map(str, faces))})"
+        )
     return {"text": "\n".join(lines), "json": {"written": written}}

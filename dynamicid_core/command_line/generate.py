@@ -63,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", nargs="*", metavar="PHOTO", help="a photo (or face file) of each person")
     parser.add_argument("--prompt", help="what the picture shows")
     parser.add_argument("--negative", metavar="TEXT", help="what it shall not show")
-    parser.add_argument("-o", "--output", type=Path, default=Path("dynamicid.png"), metavar="PNG", help="default: %(default)s")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("dynamicid.png"), metavar="PNG", help="default: %(default)s"
+    )
     parser.add_argument("--from", type=Path, dest="origin", metavar="PNG", help="take the settings of this picture")
     parser.add_argument(
         "--explain", action="store_true", help="also draw the regions (NAME_regions.png) and where identity went in "
@@ -84,7 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, dest=f"option_{option.name}", help=text, **kind)
     add_photo_arguments(parser)
     models.add_arguments(parser, pipeline=True)
-    parser.add_argument("--or-stand-in", action="store_true", help="use stand-ins, and say so, where no models are found")
+    parser.add_argument(
+        "--or-stand-in", action="store_true", help="use stand-ins, and say so, where no models are found"
+    )
     parser.add_argument("--offload", action="store_true", help="keep on the device only what is at work; saves memory")
 
 
@@ -101,7 +105,9 @@ def settings_of(options: argparse.Namespace) -> Settings:
     if options.size:
         typed["width"], typed["height"] = options.size
     fields = [field.name for field in dataclasses.fields(SAAOptions)]
-    acts = {name: getattr(options, f"option_{name}") for name in fields if getattr(options, f"option_{name}") is not None}
+    acts = {
+        name: getattr(options, f"option_{name}") for name in fields if getattr(options, f"option_{name}") is not None
+    }
     typed_people = people.people_of(options) or base.people
     named = ("models", "model", "config", "saa", "imr", "clip_vision", "detector")
     given: dict[str, Any] = {name: str(getattr(options, name)) for name in named if getattr(options, name)}
@@ -129,7 +135,9 @@ def note_changes(settings: Settings) -> None:
     for person in settings.people:
         for path in person.paths:
             if not Path(path).is_file():
-                raise DynamicIDError(f"The picture was made with {path}, which is not there; give the people anew with --face.")
+                raise DynamicIDError(
+                    f"The picture was made with {path}, which is not there; give the people anew with --face."
+                )
             if settings.checksums.get(path, checksum(path)) != checksum(path):
                 print(f"{path} has changed since the picture was made; the result will differ.", file=sys.stderr)
 

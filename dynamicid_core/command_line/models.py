@@ -53,16 +53,22 @@ def add_arguments(parser: argparse.ArgumentParser, pipeline: bool) -> None:
     )  # fmt: skip
     group.add_argument("--saa", metavar="FILE", help=f"{SAA.name} or {SAA.published[0]}")
     group.add_argument("--clip-vision", metavar="PATH", help=f"{CLIP_VISION.what}: a file, or a folder as on the hub")
-    group.add_argument("--detector", metavar="PACK", help=f"InsightFace model pack: its name or folder (default: {FACE_PACK.name})")
+    group.add_argument(
+        "--detector", metavar="PACK", help=f"InsightFace model pack: its name or folder (default: {FACE_PACK.name})"
+    )
     if pipeline:
-        group.add_argument("--model", metavar="PATH", help="SD1.5 model: a diffusers folder, or a .safetensors or .ckpt file")
+        group.add_argument(
+            "--model", metavar="PATH", help="SD1.5 model: a diffusers folder, or a .safetensors or .ckpt file"
+        )
         group.add_argument(
             "--config", metavar="FOLDER",
             help="for a single file: a diffusers folder with its configuration and tokenizer (default: from the hub's cache, "
             "fetched there once, a few MB)",
         )  # fmt: skip
         group.add_argument("--imr", metavar="FILE", help=f"{IMR.name} or {IMR.published[0]}, for --expression")
-    group.add_argument("--stand-in", action="store_true", help="small built-in models with random weights: pictures are noise")
+    group.add_argument(
+        "--stand-in", action="store_true", help="small built-in models with random weights: pictures are noise"
+    )
     group.add_argument("--device", metavar="NAME", help="cuda, mps, cpu (default: the best there is)")
 
 
@@ -201,7 +207,9 @@ def load_pipeline(files: ModelFiles, config: str | None, device: torch.device, o
             " A single file needs its configuration and tokenizer from the hub (stable-diffusion-v1-5): go online once, or "
             "give --config with a diffusers folder of an SD1.5 model."
         )  # fmt: skip
-        raise DynamicIDError(f"The model {path} cannot be loaded ({str(error).strip().splitlines()[0]}).{hint}") from error
+        raise DynamicIDError(
+            f"The model {path} cannot be loaded ({str(error).strip().splitlines()[0]}).{hint}"
+        ) from error
     if offload and device.type != "cpu":
         pipe.enable_model_cpu_offload(device=device)
         return pipe

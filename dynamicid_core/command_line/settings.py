@@ -92,7 +92,8 @@ class Settings:
                 raise DynamicIDError("its settings were written by another version of DynamicID")
             values["options"] = SAAOptions(**values["options"])
             values["people"] = tuple(
-                PersonSettings(**{**p, "files": tuple(p["files"]), "box": p["box"] and tuple(p["box"])}) for p in values["people"]
+                PersonSettings(**{**p, "files": tuple(p["files"]), "box": p["box"] and tuple(p["box"])})
+                for p in values["people"]
             )
             return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -24,7 +24,9 @@ class BatchNorm2d(nn.BatchNorm2d):
 class ConvBlock(nn.Module):
     """Convolution, batch normalisation, (+ input), ReLU."""
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, padding: int, residual: bool, operations: Operations = nn):
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, stride: int, padding: int, residual: bool, operations: Operations = nn
+    ):
         super().__init__()
         self.residual = residual
         self.conv_block = nn.Sequential(

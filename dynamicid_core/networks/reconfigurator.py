@@ -72,7 +72,12 @@ class Reconfigurator(nn.Module):
         return fused.unflatten(-1, (self.sizes.latents, self.sizes.width))
 
     def forward(
-        self, tokens: Tensor, source_landmarks: Tensor, target_landmarks: Tensor, source_text: Tensor, target_text: Tensor
+        self,
+        tokens: Tensor,
+        source_landmarks: Tensor,
+        target_landmarks: Tensor,
+        source_text: Tensor,
+        target_text: Tensor,
     ) -> Tensor:
         """``tokens`` [1, T, 768], source features [1, 768], target features [K, 768] -> [K, T, 768]"""
         source = self.motion_latents(source_landmarks, source_text)

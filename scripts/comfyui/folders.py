@@ -74,13 +74,13 @@ def is_link(path: Path) -> bool:
         return False
 
 
-def make_link(target: Path) -> bool:
-    """Link ``target`` to this folder; on Windows as a junction, which needs no special rights."""
+def make_link(target: Path, source: Path = ROOT) -> bool:
+    """Make a folder (this one) appear at ``target``; on Windows as a junction, which needs no special rights."""
     if platform.system() == "Windows":
-        command = ["cmd", "/c", "mklink", "/J", str(target), str(ROOT)]
+        command = ["cmd", "/c", "mklink", "/J", str(target), str(source)]
         return subprocess.run(command, capture_output=True).returncode == 0
     try:
-        target.symlink_to(ROOT, target_is_directory=True)
+        target.symlink_to(source, target_is_directory=True)
     except OSError:
         return False
     return True

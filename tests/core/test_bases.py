@@ -181,7 +181,9 @@ def test_weights_that_fit_give_the_layout_and_others_say_what_is_what():
     with pytest.raises(DynamicIDError) as refused:
         fitting_layout(sdxl, saa_for(SD15_WIDTHS, 768), "x")
     assert "Stable Diffusion XL with 70 cross attentions (width 640 to 1280, text width 2048)" in str(refused.value)
-    assert "made for 16 cross attentions (width 320 to 1280, text width 768). Load a Stable Diffusion 1.5" in str(refused.value)
+    assert "made for 16 cross attentions (width 320 to 1280, text width 768). Load a Stable Diffusion 1.5" in str(
+        refused.value
+    )
     with pytest.raises(DynamicIDError, match="This model is Flux with no cross attention that DynamicID knows"):
         fitting_layout(nn.Linear(2, 2), saa_for(SD15_WIDTHS, 768), "Flux")
     with pytest.raises(DynamicIDError, match="Load the model that they were trained with"):

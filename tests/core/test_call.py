@@ -77,7 +77,8 @@ def test_rows_see_null_tokens_or_faces_each_by_its_role(saa):
 
 
 @pytest.mark.parametrize(
-    "level, boost, strength", [(1.0, 1, 0.0), (0.9, 1, 0.7), (0.6, 0, 0.7), (0.3, 0, 0.7), (0.29, 0, 0.0), (0.0, 0, 0.0)]
+    "level, boost, strength",
+    [(1.0, 1, 0.0), (0.9, 1, 0.7), (0.6, 0, 0.7), (0.3, 0, 0.7), (0.29, 0, 0.0), (0.0, 0, 0.0)],
 )
 def test_what_acts_follows_from_the_noise_level(saa, level, boost, strength):
     call = prepare(apply(saa, start_at=0.1, end_at=0.7, layout_end=0.4, weight=0.7), level=level)

@@ -86,7 +86,9 @@ def failure(capsys, *words) -> str:
 
 def test_main_job_offline(folder):
     """What the README's main command does without ComfyUI: three pictures, from nothing."""
-    done = type_in("generate", "anna.png", "ben.jpg", "--stand-in", "--explain", "-o", "out/two.png", "--seed", 5, "--steps", 2)
+    done = type_in(
+        "generate", "anna.png", "ben.jpg", "--stand-in", "--explain", "-o", "out/two.png", "--seed", 5, "--steps", 2
+    )
     assert done.returncode == 0, done.stderr
     assert "NOISE" in done.stderr and "2/2" in done.stderr  # progress
     pictures = [folder / "out" / f"two{end}.png" for end in ("", "_regions", "_activation")]
@@ -149,7 +151,9 @@ def test_encode_finds_models_where_artists_have_them(folder, stand_ins, capsys, 
     from_folder = load_face("anna.safetensors")
     Path("models").rename("elsewhere")
     assert "Looked in" in failure(capsys, "encode", "anna.png", "--device", "cpu")
-    assert run(capsys, "encode", "anna.png", "--device", "cpu", "--models", "elsewhere", "-o", "again.safetensors")[0] == 0
+    assert (
+        run(capsys, "encode", "anna.png", "--device", "cpu", "--models", "elsewhere", "-o", "again.safetensors")[0] == 0
+    )
     assert torch.equal(load_face("again.safetensors").tokens, from_folder.tokens)
 
 
@@ -170,7 +174,13 @@ def test_encode_mistakes(folder, capsys):
 
 
 def test_generate_from_model_files_and_again_from_the_picture(folder, stand_ins, capsys):
-    names = {"--model": "model", "--saa": "saa", "--imr": "imr", "--clip-vision": "clip_vision", "--detector": "detector"}
+    names = {
+        "--model": "model",
+        "--saa": "saa",
+        "--imr": "imr",
+        "--clip-vision": "clip_vision",
+        "--detector": "detector",
+    }
     given = [word for flag, name in names.items() for word in (flag, stand_ins[name])]
     assert run(capsys, "encode", "ben.jpg", *given[2:4], *given[6:], "--device", "cpu")[0] == 0
     Image.fromarray((np.arange(64, dtype=np.uint8) * 4)[None].repeat(64, 0)).save("right.png")
@@ -188,7 +198,10 @@ def test_generate_from_model_files_and_again_from_the_picture(folder, stand_ins,
     assert json.loads(picture.info["dynamicid"])["seed"] == 7
     assert run(capsys, "generate", "--from", "one.png", "-o", "two.png", "--quiet", "--device", "cpu")[0] == 0
     assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
-    assert run(capsys, "generate", "--from", "two.png", "--seed", 8, "-o", "three.png", "--quiet", "--device", "cpu")[0] == 0
+    assert (
+        run(capsys, "generate", "--from", "two.png", "--seed", 8, "-o", "three.png", "--quiet", "--device", "cpu")[0]
+        == 0
+    )
     assert (np.asarray(Image.open("three.png")) != np.asarray(picture)).any()
     assert read_png(Path("three.png")).people == read_png(Path("one.png")).people
     draw_portrait(2).save("anna.png")
@@ -255,7 +268,9 @@ def test_generate_mistakes(folder, capsys, stand_ins):
     save_face("ben.safetensors", Face(torch.zeros(1, 4, 768), torch.zeros(1, 4, 768), "test"))
     assert "one face file or several photos" in mistake("--face", "ben.safetensors", "anna.png", *SMALL)
     blank = mistake("--face", "ben.safetensors", "--expression", "happy", *SMALL)
-    assert blank.endswith("ben has no landmarks, so its expression cannot be edited. Encode a photo in which the face is visible.")
+    assert blank.endswith(
+        "ben has no landmarks, so its expression cannot be edited. Encode a photo in which the face is visible."
+    )
     assert "no DynamicID settings" in mistake("--from", "anna.png")
     assert "cannot be read as a picture" in mistake("--from", "gone.png")
     Image.new("L", (8, 8)).save("black.png")
@@ -295,7 +310,13 @@ def test_settings_survive_the_png(tmp_path):
 
 def test_defaults_are_the_published_settings():
     settings = settings_of(parser().parse_args(["generate"]))
-    assert (settings.width, settings.height, settings.steps, settings.cfg, settings.sampler) == (768, 768, 50, 5.0, "ddim")
+    assert (settings.width, settings.height, settings.steps, settings.cfg, settings.sampler) == (
+        768,
+        768,
+        50,
+        5.0,
+        "ddim",
+    )
     assert settings.options == SAAOptions()
     assert settings.seed != settings_of(parser().parse_args(["generate"])).seed
 

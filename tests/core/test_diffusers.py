@@ -28,7 +28,9 @@ host = pytest.importorskip("dynamicid_core.hosts.diffusers")
 
 
 def face(name: str, tokens: int = 4) -> Face:
-    return Face(recipe.tensor(name, (1, tokens, 768)), recipe.tensor(f"{name}/null", (1, tokens, 768)), "test", name=name)
+    return Face(
+        recipe.tensor(name, (1, tokens, 768)), recipe.tensor(f"{name}/null", (1, tokens, 768)), "test", name=name
+    )
 
 
 def two_people() -> Cast:
@@ -531,7 +533,9 @@ def test_another_clip_model_is_refused(whole):
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     small = CLIPVisionModelWithProjection(
-        CLIPVisionConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=1, patch_size=14)
+        CLIPVisionConfig(
+            hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=1, patch_size=14
+        )
     )
     encoder = host.PhotoEncoder(whole.saa, small, whole.photos.detector)
     with pytest.raises(DynamicIDError, match="width 64.*needs 1280"):
@@ -557,7 +561,10 @@ def test_a_unet_that_the_weights_do_not_fit_is_refused(did):
     small = {"block_out_channels": (32, 32), "norm_num_groups": 8, "layers_per_block": 1}
     blocks = {"down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2}
     unet = diffusers.UNet2DConditionModel(cross_attention_dim=2048, **small, **blocks)
-    for use in (lambda: host.FusedLoRA(unet, did.saa.saa, 1.0), lambda: host.DynamicID(SimpleNamespace(unet=unet), did.saa)):
+    for use in (
+        lambda: host.FusedLoRA(unet, did.saa.saa, 1.0),
+        lambda: host.DynamicID(SimpleNamespace(unet=unet), did.saa),
+    ):
         with pytest.raises(DynamicIDError, match=r"This model is UNet2DConditionModel with .*text width 2048"):
             use()
 

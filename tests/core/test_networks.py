@@ -44,7 +44,13 @@ def test_reconfigurator_gives_published_values(values, depth):
         assert len(tensors) == 48
     tensors |= recipe.state_dict(KeypointEncoder(), "key_point_encoder.")
     imr = load_motion(tensors).reconfigurator
-    shapes = {"src_tokens": (1, 4, 768), "src_lm": (1, 768), "tgt_lm": (3, 768), "src_txt": (1, 768), "tgt_txt": (3, 768)}
+    shapes = {
+        "src_tokens": (1, 4, 768),
+        "src_lm": (1, 768),
+        "tgt_lm": (3, 768),
+        "src_txt": (1, 768),
+        "tgt_txt": (3, 768),
+    }
     out = imr(*(recipe.tensor(name, shape) for name, shape in shapes.items()))
     torch.testing.assert_close(out, values[f"imr{depth}/out"], **TOLERANCE)
 

@@ -54,7 +54,9 @@ def test_a_thin_line_survives_a_coarse_layer():
 
 
 @settings(deadline=None)
-@given(st.lists(boxes(), min_size=1, max_size=4), SIZES, SIZES, st.sampled_from(["everyone", "nobody"]), st.integers(0, 2))
+@given(
+    st.lists(boxes(), min_size=1, max_size=4), SIZES, SIZES, st.sampled_from(["everyone", "nobody"]), st.integers(0, 2)
+)
 def test_weights_are_finite_and_somebody_is_always_visible(box_list, height, width, outside, unplaced):
     cast = Cast(tuple(person(Region(box=b)) for b in box_list) + (person(),) * unplaced)
     weights = region_weights(cast, height, width, outside)

@@ -141,20 +141,20 @@ def test_install_tries_the_next_installer(monkeypatch):
     tried = []
     monkeypatch.setattr(environment, "has_modules", lambda python, name: True)
     monkeypatch.setattr(environment, "_run", lambda command: bool(tried.append(command)) or len(tried) == 2)
-    environment.install(Path("python"), "einops")
+    environment.install(Path("python"), "safetensors")
     assert [command[2] for command in tried] == ["uv", "pip"]
-    assert all(command[-1] == "einops" for command in tried)
+    assert all(command[-1] == "safetensors" for command in tried)
 
 
 def test_install_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(environment.shutil, "which", lambda name: None)
     monkeypatch.setattr(environment, "has_modules", lambda python, name: False)
     with pytest.raises(environment.SetupError, match="neither pip nor uv"):
-        environment.install(Path("python"), "einops")
+        environment.install(Path("python"), "safetensors")
     monkeypatch.setattr(environment, "has_modules", lambda python, name: name == "pip")
     monkeypatch.setattr(environment, "_run", lambda command: False)
     with pytest.raises(environment.SetupError, match="failed"):
-        environment.install(Path("python"), "einops")
+        environment.install(Path("python"), "safetensors")
 
 
 # --- the project's own environment --------------------------------------------------------------------------------

@@ -55,10 +55,19 @@ def test_every_file_is_marked_and_holds_what_was_described(made: dict[str, Path]
         described = weights()
         with safe_open(made[name], "np") as file:
             assert {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()} == shapes(described)
-            for key in (next(iter(described)), list(described)[-1], next(k for k, w in described.items() if w.make is None)):
+            for key in (
+                next(iter(described)),
+                list(described)[-1],
+                next(k for k, w in described.items() if w.make is None),
+            ):
                 assert np.array_equal(file.get_tensor(key), described[key].values(key, 0)), key
     assert models.is_stand_in(made[models.DETECTOR])
-    assert sorted(file.stem for file in made[models.DETECTOR].glob("*.onnx")) == ["1k3d68", "2d106det", "det_10g", "w600k_r50"]
+    assert sorted(file.stem for file in made[models.DETECTOR].glob("*.onnx")) == [
+        "1k3d68",
+        "2d106det",
+        "det_10g",
+        "w600k_r50",
+    ]
 
 
 def test_zero_tensors_take_no_space(made: dict[str, Path], tmp_path: Path) -> None:
@@ -155,7 +164,9 @@ def test_clip_models_have_the_names_of_transformers() -> None:
         config = transformers.CLIPVisionConfig(**vision, patch_size=14, projection_dim=1024)
         vision_model = transformers.CLIPVisionModelWithProjection(config)
     expected = {name.removeprefix("text_model."): shape for name, shape in module_shapes(text_model).items()}
-    assert shapes(clip.text_encoder()) == {name: shape for name, shape in expected.items() if "position_ids" not in name}
+    assert shapes(clip.text_encoder()) == {
+        name: shape for name, shape in expected.items() if "position_ids" not in name
+    }
     expected = {name: shape for name, shape in module_shapes(vision_model).items() if "position_ids" not in name}
     assert shapes(clip.vision_encoder()) == expected
 

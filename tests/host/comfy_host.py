@@ -142,7 +142,11 @@ class Host:
 
 
 def _capture_node(node: str, slot: int) -> dict:
-    return {"class_type": CAPTURE, "inputs": {"value": [node, slot], "node": node, "slot": slot}, "_meta": {"title": CAPTURE}}
+    return {
+        "class_type": CAPTURE,
+        "inputs": {"value": [node, slot], "node": node, "slot": slot},
+        "_meta": {"title": CAPTURE},
+    }
 
 
 def _capture_class(store: dict[tuple[str, int], Any]) -> type:

@@ -135,7 +135,9 @@ class Studio:
         (sampler,) = node("KSamplerSelect")(sampler_name="euler")
         (sigmas,) = node("BasicScheduler")(model=guider.model_patcher, scheduler="normal", steps=steps, denoise=1.0)
         latent = {"samples": torch.zeros(1, 4, *size)}
-        out = node("SamplerCustomAdvanced")(noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent)
+        out = node("SamplerCustomAdvanced")(
+            noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent
+        )
         return out[0]["samples"]
 
     def sigmas(self, steps: int) -> list[float]:
@@ -152,7 +154,12 @@ class Studio:
     @contextmanager
     def watch(self, model) -> Iterator[Watch]:
         """Note down what the face attention of the last Apply on ``model`` gets."""
-        run, call, applied, seen = self.adapter.run, self.host.module("dynamicid_core.call"), self.applied(model), Watch()
+        run, call, applied, seen = (
+            self.adapter.run,
+            self.host.module("dynamicid_core.call"),
+            self.applied(model),
+            Watch(),
+        )
         heads, nulls = applied.layout.heads, [packed[NULL] for packed in applied.packed]
         calls, original, prepare = [], call.add_faces, run.prepare_call
 
@@ -166,7 +173,13 @@ class Studio:
             site = len(seen.entries) % LAYERS
             null = call.site_faces(nulls[site].to(q)[None], heads[site]).keys[0]
             roles = [NULL if torch.equal(keys, null) else FACE for keys in faces.keys]
-            entry = {"roles": roles, "bias": bias, "terms": terms, "boost": calls[-1].boost, "strength": calls[-1].strength}
+            entry = {
+                "roles": roles,
+                "bias": bias,
+                "terms": terms,
+                "boost": calls[-1].boost,
+                "strength": calls[-1].strength,
+            }
             seen.entries.append(entry | {"cells": q.shape[1], "rows": q.shape[0]})
             return original(text, q, faces, bias, terms, *rest)
 

@@ -109,7 +109,9 @@ def test_partial_loading_gives_what_full_loading_gives(studio: Studio, smooth, m
 def test_networks_load_where_the_host_creates_weights_late(host, studio: Studio, monkeypatch) -> None:
     import comfy.memory_management
 
-    monkeypatch.setattr(comfy.memory_management, "aimdo_enabled", True)  # dynamic VRAM: linear layers begin without weights
+    monkeypatch.setattr(
+        comfy.memory_management, "aimdo_enabled", True
+    )  # dynamic VRAM: linear layers begin without weights
     (loaded,) = host.node("DynamicIDLoader")(saa_file="saa.safetensors", imr_file="imr.safetensors")
     monkeypatch.undo()
     inputs = torch.randn(1, 512), torch.randn(1, 257, 1280), torch.zeros(1, 257, 1280)
@@ -150,7 +152,14 @@ def test_guidance_scales(studio: Studio, smooth, cfg: float, roles: list[int]) -
     [
         (
             "DualCFGGuider",
-            {"cond1": "+", "cond2": "middle", "negative": "-", "cfg_conds": 4.0, "cfg_cond2_negative": 2.0, "style": "regular"},
+            {
+                "cond1": "+",
+                "cond2": "middle",
+                "negative": "-",
+                "cfg_conds": 4.0,
+                "cfg_cond2_negative": 2.0,
+                "style": "regular",
+            },
             [FACE, FACE, NULL],  # the guider lists negative, middle, positive, and the host reverses them
         ),
         (
@@ -164,7 +173,9 @@ def test_guidance_scales(studio: Studio, smooth, cfg: float, roles: list[int]) -
 )
 def test_guiders_know_sides_by_name(studio: Studio, smooth, node: str, inputs: dict, roles: list[int]) -> None:
     texts = {"+": studio.positive, "-": studio.negative}
-    inputs = {k: texts.get(v) or studio.encode(v) if isinstance(v, str) and k != "style" else v for k, v in inputs.items()}
+    inputs = {
+        k: texts.get(v) or studio.encode(v) if isinstance(v, str) and k != "style" else v for k, v in inputs.items()
+    }
     (guider,) = studio.host.node(node)(model=smooth, **inputs)
     with studio.watch(smooth) as watch:
         result = studio.sample_with(guider)
@@ -472,7 +483,9 @@ def test_a_function_around_the_model_may_call_it_row_by_row(studio: Studio, smoo
         def part(i):
             conds = {k: v[i : i + 1] if isinstance(v, torch.Tensor) else v for k, v in args["c"].items()}
             options = {**conds["transformer_options"], "cond_or_uncond": args["cond_or_uncond"][i : i + 1]}
-            return apply_model(args["input"][i : i + 1], args["timestep"][i : i + 1], **{**conds, "transformer_options": options})
+            return apply_model(
+                args["input"][i : i + 1], args["timestep"][i : i + 1], **{**conds, "transformer_options": options}
+            )
 
         return torch.cat([part(i) for i in range(len(args["input"]))])
 
@@ -503,7 +516,9 @@ def test_a_function_in_the_place_of_the_batching(studio: Studio, smooth) -> None
 
     def one_after_the_other(args):
         return [
-            comfy.samplers.calc_cond_batch(args["model"], [cond], args["input"], args["sigma"], args["model_options"])[0]
+            comfy.samplers.calc_cond_batch(args["model"], [cond], args["input"], args["sigma"], args["model_options"])[
+                0
+            ]
             for cond in args["conds"]
         ]
 
@@ -632,7 +647,11 @@ def foreign_model(name: str):
     config = getattr(comfy.supported_models, name)
     unet = {**config.unet_config, "image_size": 32, "in_channels": 4, "out_channels": 4, "num_res_blocks": [1, 1, 1]}
     unet |= {"model_channels": 64, "channel_mult": [1, 2, 4], "num_heads": -1, "num_head_channels": 64, "legacy": False}
-    unet |= {"transformer_depth": [0, 1, 2], "transformer_depth_output": [0, 0, 1, 1, 2, 2], "transformer_depth_middle": 1}
+    unet |= {
+        "transformer_depth": [0, 1, 2],
+        "transformer_depth_output": [0, 0, 1, 1, 2, 2],
+        "transformer_depth_middle": 1,
+    }
     with torch.device("meta"):
         model = config({**unet, "use_spatial_transformer": True}).get_model({})
     return comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))

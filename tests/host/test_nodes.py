@@ -22,7 +22,9 @@ Nodes = dict[str, tuple[str, dict]]
 
 
 def graph(nodes: Nodes) -> dict[str, dict]:
-    return {name: {"class_type": cls, "inputs": inputs, "_meta": {"title": name}} for name, (cls, inputs) in nodes.items()}
+    return {
+        name: {"class_type": cls, "inputs": inputs, "_meta": {"title": name}} for name, (cls, inputs) in nodes.items()
+    }
 
 
 LOADERS: Nodes = {
@@ -306,7 +308,10 @@ def test_an_empty_cast(ready: Host, encoded) -> None:
 @pytest.mark.parametrize(
     ("vision", "message"),
     [
-        ({"hidden_size": 1024, "num_attention_heads": 16}, "gives tokens of width 1024, but the face encoder needs 1280"),
+        (
+            {"hidden_size": 1024, "num_attention_heads": 16},
+            "gives tokens of width 1024, but the face encoder needs 1280",
+        ),
         ({"image_size": 336}, r"\(clip_vision_model, 336 px\) is not the one DynamicID was made with"),
         ({"model_type": "siglip_vision_model"}, r"\(siglip_vision_model, 224 px\) is not the one"),
     ],
@@ -322,7 +327,10 @@ def test_another_clip_vision_model(ready: Host, tmp_path: Path, vision: dict, me
     for parameter in model.model.parameters():
         torch.nn.init.zeros_(parameter)
     types = {"dynamicid": "DynamicIDLoader", "face_analysis": "DynamicIDFaceAnalysis"}
-    loaded = {key: ready.node(cls)(**LOADERS["weights" if key == "dynamicid" else "analysis"][1])[0] for key, cls in types.items()}
+    loaded = {
+        key: ready.node(cls)(**LOADERS["weights" if key == "dynamicid" else "analysis"][1])[0]
+        for key, cls in types.items()
+    }
     photo = torch.from_numpy(np.asarray(Image.open(ready.base / "input/astronaut.png"))).float()[None] / 255
     options = {key: value for key, value in ENCODE.items() if not isinstance(value, list)}
     with pytest.raises(ValueError, match=f"{message}.*CLIP-ViT-H-14-laion2B-s32B-b79K"):
@@ -345,7 +353,9 @@ def test_a_face_of_another_encoder_acts_with_a_warning(ready: Host, monkeypatch)
         (model,) = ready.node("DynamicIDApply")(model=ready.load_model()[0], dynamicid=weights, cast=cast)
     ((text, node, client),) = shown
     assert (node, client) == ("7", "browser")
-    made_by = f"'stranger' was made by the face encoder {encoder[:12]}, but the loaded one is {weights.saa.encoder_hash[:12]}"
+    made_by = (
+        f"'stranger' was made by the face encoder {encoder[:12]}, but the loaded one is {weights.saa.encoder_hash[:12]}"
+    )
     assert made_by in text
     assert any(text in line for line in log)
     assert model is not ready.load_model()[0]
@@ -363,7 +373,9 @@ def test_faces_of_another_width(ready: Host) -> None:
 def test_a_missing_package_is_named_when_it_is_needed(ready: Host, monkeypatch, missing: str) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     ready.forget()
-    with pytest.raises(HostError, match=f"Finding faces needs the Python package {missing} .*pip install insightface onnxruntime"):
+    with pytest.raises(
+        HostError, match=f"Finding faces needs the Python package {missing} .*pip install insightface onnxruntime"
+    ):
         ready.run_graph(graph({"analysis": LOADERS["analysis"]}), capture=[("analysis", 0)])
 
 
@@ -379,10 +391,18 @@ def test_a_text_encoder_without_a_pooled_feature(ready: Host, encoded) -> None:
 @pytest.mark.parametrize(
     ("node", "inputs", "message"),
     [
-        ("DynamicIDLoader", {"saa_file": "absent.bin", "imr_file": "none"}, "There is no file 'absent.bin' in models/dynamicid"),
+        (
+            "DynamicIDLoader",
+            {"saa_file": "absent.bin", "imr_file": "none"},
+            "There is no file 'absent.bin' in models/dynamicid",
+        ),
         ("DynamicIDLoader", {"saa_file": "none", "imr_file": "none"}, "needs a file for saa_file"),
         ("DynamicIDLoadFace", {"face_file": "absent.safetensors"}, "There is no face file 'absent.safetensors'"),
-        ("DynamicIDLoadFace", {"face_file": "../models/dynamicid/saa.safetensors"}, "Invalid file path|does not lie in"),
+        (
+            "DynamicIDLoadFace",
+            {"face_file": "../models/dynamicid/saa.safetensors"},
+            "Invalid file path|does not lie in",
+        ),
         ("DynamicIDLoadFace", {"face_file": "../../secret.safetensors [output]"}, "Invalid file path|does not lie in"),
         ("DynamicIDLoadFace", {"face_file": "/etc/passwd"}, "Invalid file path|does not lie in"),
         ("DynamicIDFaceAnalysis", {"model_pack": "buffalo_l", "provider": "abacus"}, "provider"),
@@ -443,7 +463,17 @@ def test_a_face_file_that_changes_is_read_again(ready: Host) -> None:
 
 # How the pack loads
 
-OPTIONAL = ("insightface", "onnxruntime", "onnx", "cv2", "huggingface_hub", "diffusers", "transformers", "skimage", "tqdm")
+OPTIONAL = (
+    "insightface",
+    "onnxruntime",
+    "onnx",
+    "cv2",
+    "huggingface_hub",
+    "diffusers",
+    "transformers",
+    "skimage",
+    "tqdm",
+)
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ WIDTH = 320  # of the stand-in's layers
 def text_attention(q, k, v, extra):
     from comfy.ldm.modules.attention import optimized_attention
 
-    return optimized_attention(q, k, v, extra["n_heads"], attn_precision=extra["attn_precision"], transformer_options=extra)
+    return optimized_attention(
+        q, k, v, extra["n_heads"], attn_precision=extra["attn_precision"], transformer_options=extra
+    )
 
 
 class Adapter:
@@ -198,7 +200,9 @@ def test_rows_that_cannot_be_told_apart_get_no_faces_and_a_warning(studio: Studi
     studio.adapter.neighbours._warned.clear()
     with captured_log() as log:
         result = studio.sample(mixed(studio.apply()))
-    assert sum("another node rearranges the attention input" in line for line in log) == 4  # once for each size of layer
+    assert (
+        sum("another node rearranges the attention input" in line for line in log) == 4
+    )  # once for each size of layer
     assert difference(result, studio.sample(mixed(studio.apply(weight=0.0)))) < 1e-4
 
 
@@ -227,7 +231,13 @@ def test_wrappers_of_another_pack_around_the_model(studio: Studio, smooth) -> No
     def named(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):
         seen.append("named")
         return executor(
-            x, t, c_concat=c_concat, c_crossattn=c_crossattn, control=control, transformer_options=transformer_options, **kwargs
+            x,
+            t,
+            c_concat=c_concat,
+            c_crossattn=c_crossattn,
+            control=control,
+            transformer_options=transformer_options,
+            **kwargs,
         )
 
     def forgetful(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **kwargs):

@@ -35,7 +35,9 @@ def graph(positive: str = PROMPT, seed: int = 1, size: int = 64, steps: int = 6,
         "6": ("VAEDecode", {"samples": ["5", 0], "vae": ["1", 2]}),
         "7": ("SaveImage", {"images": ["6", 0], "filename_prefix": "stand-in"}),
     }
-    return {name: {"class_type": cls, "inputs": inputs, "_meta": {"title": cls}} for name, (cls, inputs) in nodes.items()}
+    return {
+        name: {"class_type": cls, "inputs": inputs, "_meta": {"title": cls}} for name, (cls, inputs) in nodes.items()
+    }
 
 
 def sample(core_host: Host, **settings) -> torch.Tensor:
@@ -54,7 +56,9 @@ def test_checkpoint_is_recognised_and_complete(loaded: tuple) -> None:
     assert not [line for line in log if "unexpected" in line.lower() or "leftover" in line.lower()]
     missing = [line for line in log if "missing" in line.lower()]
     # Real SD1.5 checkpoints lack these two as well; the host says so at debug level only.
-    assert all("logit_scale" in line and "text_projection" in line and line.count("'") == 4 for line in missing), missing
+    assert all("logit_scale" in line and "text_projection" in line and line.count("'") == 4 for line in missing), (
+        missing
+    )
 
 
 def test_sampled_latents_have_a_plausible_size_and_follow_seed_and_prompt(core_host: Host, loaded: tuple) -> None:
@@ -67,7 +71,9 @@ def test_sampled_latents_have_a_plausible_size_and_follow_seed_and_prompt(core_h
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler_ancestral"])
-def test_other_samplers_end_at_latents_of_plausible_size_at_odd_sizes(core_host: Host, loaded: tuple, sampler: str) -> None:
+def test_other_samplers_end_at_latents_of_plausible_size_at_odd_sizes(
+    core_host: Host, loaded: tuple, sampler: str
+) -> None:
     latents = sample(core_host, size=72, steps=12, sampler=sampler)
     assert latents.shape[-2:] == (9, 9)
     assert 1 < latents.std() < 20

@@ -93,4 +93,7 @@ def test_a_cast_adds_few_operations_and_no_waits(host, plain, people, masks) -> 
     assert work <= 10 * SITES + 10, dict(added)
     print(f"{people} people: {work} operations beside {sum(n for name, n in before.items() if name not in FREE)}")
     # Whatever the number of people.
-    assert after["_scaled_dot_product_flash_attention_for_cpu"] == before["_scaled_dot_product_flash_attention_for_cpu"] + SITES
+    assert (
+        after["_scaled_dot_product_flash_attention_for_cpu"]
+        == before["_scaled_dot_product_flash_attention_for_cpu"] + SITES
+    )

@@ -88,6 +88,8 @@ def gate_maps(model: Any, height: int, width: int, **chosen: Any) -> list[tuple[
     maps = []
     for applied in casts:
         if applied.recorder is None:
-            raise DynamicIDError("This model was sampled without recording. Queue the graph again with this node in it.")
+            raise DynamicIDError(
+                "This model was sampled without recording. Queue the graph again with this node in it."
+            )
         maps.append((applied.cast, applied.recorder.maps(height, width, **chosen)))
     return maps

@@ -76,7 +76,13 @@ def with_patches(options: dict[str, Any], casts: Sequence[dict[int, Call]]) -> d
 
 
 def calls_of(
-    applied: AppliedCast, run: Run, rows: tuple[Row, ...], x: Tensor, sigma: Tensor, base_model: Any, sources: Sequence[int]
+    applied: AppliedCast,
+    run: Run,
+    rows: tuple[Row, ...],
+    x: Tensor,
+    sigma: Tensor,
+    base_model: Any,
+    sources: Sequence[int],
 ) -> dict[int, Call]:
     """What one model call needs of one cast, by the number of rows that a cross attention may be given.
 

@@ -39,7 +39,9 @@ def load_clip_vision(source: str | os.PathLike[str], dtype: torch.dtype = torch.
     )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
-        raise DynamicIDError(f"{path} lacks {len(missing)} tensors of a CLIP vision model, e.g. {missing[0]}; get it again.")
+        raise DynamicIDError(
+            f"{path} lacks {len(missing)} tensors of a CLIP vision model, e.g. {missing[0]}; get it again."
+        )
     return model.eval()
 
 

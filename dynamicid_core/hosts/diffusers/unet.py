@@ -188,8 +188,14 @@ def attach(
     place = {"device": unet.device if unet.device.type != "meta" else "cpu", "dtype": unet.dtype}
     processors = {}
     for number, (name, site) in enumerate(attention_sites(layout, saa)):
-        beside = {target: copy.deepcopy(site.lora(target)).to(**place) for target in LORA_TARGETS} if lora == "apart" else None
+        beside = (
+            {target: copy.deepcopy(site.lora(target)).to(**place) for target in LORA_TARGETS}
+            if lora == "apart"
+            else None
+        )
         processors[f"{name}.processor"] = FaceProcessor(
-            number // 2 if site.is_cross else None, None if beside is None else nn.ModuleDict(beside), options.lora_strength
+            number // 2 if site.is_cross else None,
+            None if beside is None else nn.ModuleDict(beside),
+            options.lora_strength,
         )
     return Attachment(unet, processors, CallHook(applied, TimestepSchedule(timesteps), guided))
