@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..dynamicid_core.regions import Box
 from ..dynamicid_core.types import DynamicIDError
 
 PixelBox = Mapping[str, float]  # x, y, width, height
-Box = tuple[float, float, float, float]  # y0, x0, y1, x1, fractions of the canvas
 
 CELL = 8  # boxes that move from frame to frame become masks with a cell for this many pixels
 
