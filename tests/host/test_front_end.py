@@ -36,6 +36,7 @@ SETTINGS = {
     "Comfy.TutorialCompleted": True,  # no templates in front of the page
     "Comfy.VueNodes.Enabled": True,  # the editor for boxes needs it
     "Comfy.Minimap.Visible": False,
+    "Comfy.Workflow.Persist": False,  # begins with a graph of its own, not with the last test's
     "Comfy.Locale": "en",
 }
 SHOWS_PICTURES = {"DynamicIDEncodeFace", "DynamicIDPreviewCast", "SaveImage"}
@@ -88,18 +89,34 @@ def take_photo(site: Server, number: int) -> None:
     Image.fromarray(photo).save(site.base / "input/example.png")
 
 
+@pytest.fixture(scope="module")
+def window(browser) -> Iterator:
+    """One browser window, which keeps what it has loaded once."""
+    window = browser.new_context(viewport={"width": 1600, "height": 1000})
+    yield window
+    window.close()
+
+
 @pytest.fixture
-def page(browser, site: Server) -> Iterator:
+def page(window, site: Server) -> Iterator:
     """The front end with an empty graph; errors of the page fail the test."""
-    opened, errors = open_page(browser, site)
+    opened, errors = open_page(window, site)
     yield opened
-    opened.context.close()
+    opened.close()
     assert errors == []
 
 
-def open_page(browser, site: Server, **settings):
+@pytest.fixture(scope="module")
+def opened(window, site: Server) -> Iterator[tuple]:
+    """A front end that several tests share, and its errors."""
+    page, errors = open_page(window, site)
+    yield page, errors
+    page.close()
+
+
+def open_page(window, site: Server, **settings):
     site.fetch("/settings", json.dumps(SETTINGS | settings).encode())
-    page = browser.new_context(viewport={"width": 1600, "height": 1000}).new_page()
+    page = window.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(site.url)
@@ -107,7 +124,7 @@ def open_page(browser, site: Server, **settings):
     page.wait_for_function(
         "() => Boolean(window.app?.canvas && window.app.graph && !document.querySelector('#splash-loader'))"
     )
-    page.wait_for_timeout(1500)  # the page restores the last graph some time after it is there
+    page.wait_for_timeout(500)  # some time after it is there, the page opens its first graph
     page.evaluate("app.graph.clear()")
     return page, errors
 
@@ -184,7 +201,8 @@ def shrink(page) -> None:
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
-def test_template_opens_runs_and_shows_its_pictures(page, site: Server, file: Path) -> None:
+def test_template_opens_runs_and_shows_its_pictures(opened, site: Server, file: Path) -> None:
+    page, errors = opened  # a template takes the place of the one before
     take_photo(site, WORKFLOWS.index(file))
     workflow = json.loads(file.read_text(encoding="utf-8"))
     page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
@@ -204,6 +222,7 @@ def test_template_opens_runs_and_shows_its_pictures(page, site: Server, file: Pa
         picture = node(page, number).locator("img").first
         picture.wait_for(state="attached")
         page.wait_for_function("image => image.complete && image.naturalWidth >= 64", arg=picture.element_handle())
+    assert errors == []
 
 
 @pytest.mark.parametrize("file", BLUEPRINTS, ids=lambda file: file.stem)
@@ -327,8 +346,8 @@ def test_help_page_opens(page) -> None:
     page.wait_for_function("image => image.complete && image.naturalWidth > 100", arg=picture.element_handle())
 
 
-def test_nodes_speak_the_language_of_the_page(browser, site: Server) -> None:
-    page, errors = open_page(browser, site, **{"Comfy.Locale": "zh"})
+def test_nodes_speak_the_language_of_the_page(window, site: Server) -> None:
+    page, errors = open_page(window, site, **{"Comfy.Locale": "zh"})
     texts = json.loads((REPOSITORY / "locales/zh/nodeDefs.json").read_text(encoding="utf-8"))
     upload = json.loads((REPOSITORY / "locales/zh/main.json").read_text(encoding="utf-8"))["dynamicid"]["uploadFace"]
     load = add(page, "DynamicIDLoadFace", 100, 100)
@@ -341,5 +360,5 @@ def test_nodes_speak_the_language_of_the_page(browser, site: Server) -> None:
     page.get_by_role("heading", name=heading).wait_for()
     picture = page.locator('img[src*="DynamicIDLoadFace.jpg"]').first
     page.wait_for_function("image => image.complete && image.naturalWidth > 100", arg=picture.element_handle())
-    page.context.close()
+    page.close()
     assert errors == []
