@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dynamicid_core.layers import attention_blocks
 from safetensors import safe_open
 from safetensors.torch import load_file
 from standins import clip, dynamicid, models, sd15
 from standins.weights import Weights, exact, normal, read_metadata, write, zeros
 
+from dynamicid_core.bases import attention_blocks
 from dynamicid_core.checkpoints import convert, load_motion, load_saa
 from dynamicid_core.files import read_checkpoint, read_tensors
 from dynamicid_core.types import DynamicIDError
