@@ -91,7 +91,8 @@ def kept_bytes(core, patched, size: int) -> dict[str, list[int]]:
     for dtype in (torch.float32, torch.float16):
         like, latent = torch.empty(0, dtype=dtype), (size // 8, size // 8)
         call = calls.prepare_call(applied, rows, latent, torch.ones(2), schedule, like, calls.Memory())
-        found["faces' keys and values"].append(total(tensor for faces in call.faces for tensor in faces))
+        faces = calls.faces_of_rows(applied, rows, like, calls.Memory())
+        found["faces' keys and values"].append(total(tensor for site in faces for tensor in site))
         found["regions"].append(total(tensor for grid in call.grids.values() for tensor in grid))
     return found
 

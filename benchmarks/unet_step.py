@@ -220,7 +220,7 @@ def measure_diffusers(options, device: torch.device, table: Table) -> None:
     from dynamicid_core.call import Call
     from dynamicid_core.hosts.diffusers.unet import CallHook
 
-    with Inside((Call, "add_faces"), (CallHook, "call")) as inside, torch.inference_mode():
+    with Inside((Call, "add_faces"), (CallHook, "step")) as inside, torch.inference_mode():
         for size in options.sizes:
             unets = {"plain": unet}
             for people, masks in variants(options):

@@ -114,7 +114,6 @@ class Call:
     memory: Memory
     rows: tuple[Row, ...]
     recorded: tuple[int, ...]  # numbers of the rows that a recorder notes down
-    faces: tuple[SiteFaces, ...]  # for each cross attention, of B rows
     boost: Tensor  # [B]: 1 where the layout boost acts, else 0
     strength: Tensor  # [B]: the factor of all faces, 0 while none acts
     grids: dict[GridSize, GridTerms]
@@ -137,12 +136,12 @@ class Call:
         bias, terms = grid_terms(self.applied, self.rows, (height, width), like, self.memory)
         return GridTerms(bias, acting_terms(terms, self.boost, self.strength))
 
-    def add_faces(self, site: int, text: Tensor, q: Tensor, height: int, width: int) -> Tensor:
-        """The text attention of cross attention number ``site``, plus the faces: [B, N, C], before ``to_out``.
+    def add_faces(self, text: Tensor, q: Tensor, faces: SiteFaces, height: int, width: int) -> Tensor:
+        """A cross attention's text attention, plus the faces: [B, N, C], before ``to_out``.
 
-        ``text``, ``q`` [B, N, C] on a grid of ``height`` x ``width`` cells.
+        ``text``, ``q`` [B, N, C] on a grid of ``height`` x ``width`` cells; ``faces``: what its rows see.
         """
-        faces, (bias, terms) = self.faces[site], self.grid(height, width, q)
+        bias, terms = self.grid(height, width, q)
         if q.dtype != bias.dtype:
             faces, bias = faces.to(q.dtype), bias.to(q.dtype)
         out, gate = add_faces(text, q, faces, bias, terms, self.applied.options.gate_threshold)
@@ -159,6 +158,18 @@ class Call:
             bias = bias[rows] if len(bias) > 1 else bias
             counts = self.applied.token_counts
             recorder.record(q[rows], keys[rows], bias, gate[rows], counts, height, width, self.moment)
+
+
+def faces_of_rows(applied: AppliedCast, rows: Sequence[Row], like: Tensor, memory: Memory) -> tuple[SiteFaces, ...]:
+    """What each row sees, for every cross attention: null tokens or faces, as ``like``, from memory if they are there."""
+    roles = tuple(row.role for row in rows)
+
+    def gather() -> tuple[SiteFaces, ...]:
+        index = torch.tensor(roles)
+        rows_of = (packed[index].to(like.device, like.dtype) for packed in applied.packed)
+        return tuple(map(site_faces, rows_of, applied.layout.heads))
+
+    return memory.get(("faces", id(applied), roles, like.device, like.dtype), gather)
 
 
 def grid_terms(applied: AppliedCast, rows: Sequence[Row], size: GridSize, like: Tensor, memory: Memory) -> GridTerms:
@@ -212,27 +223,21 @@ def prepare_call(
     memory: Memory,
     recorded: Sequence[int] | None = None,
 ) -> Call:
-    """Everything that one call of the model needs, from memory where possible; only a run's first call may wait for the device.
+    """Everything that one call of the model needs but the faces, from memory where possible; only a run's first call may wait for the device.
 
     ``latent``: the height and width of what the UNet is given. ``levels`` [B], float32: the rows' noise levels, in
     ``schedule``'s terms. ``like``: a tensor with the device and dtype of the attention's queries. ``recorded``: rows for the
     recorder; None: those that see people.
     """
-    roles, options = tuple(row.role for row in rows), applied.options
+    options = applied.options
     if recorded is None:
-        recorded = [i for i, role in enumerate(roles) if role == FACE_ROLE]
-
-    def gather() -> tuple[SiteFaces, ...]:
-        index = torch.tensor(roles)
-        rows_of = (packed[index].to(like.device, like.dtype) for packed in applied.packed)
-        return tuple(map(site_faces, rows_of, applied.layout.heads))
+        recorded = [i for i, row in enumerate(rows) if row.role == FACE_ROLE]
 
     def level(fraction: float) -> float:
         return memory.get(("level", schedule, fraction), lambda: schedule.level(fraction))
 
     boost = (levels > level(options.layout_end)).float()
     strength = ((levels <= level(options.start_at)) & (levels >= level(options.end_at))).float() * options.weight
-    faces = memory.get(("faces", id(applied), roles, like.device, like.dtype), gather)
     grids = _acting_grids(applied, rows, latent, like, memory, boost, strength)
     sizes = {height * width: (height, width) for height, width in grids}
-    return Call(applied, memory, rows, tuple(recorded), faces, boost, strength, grids, sizes, levels, schedule)
+    return Call(applied, memory, rows, tuple(recorded), boost, strength, grids, sizes, levels, schedule)

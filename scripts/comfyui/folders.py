@@ -74,8 +74,9 @@ def is_link(path: Path) -> bool:
         return False
 
 
-def make_link(target: Path, source: Path = ROOT) -> bool:
-    """Make a folder (this one) appear at ``target``; on Windows as a junction, which needs no special rights."""
+def make_link(target: Path, source: Path | None = None) -> bool:
+    """Make a folder (this pack's) appear at ``target``; on Windows as a junction, which needs no special rights."""
+    source = source or ROOT
     if platform.system() == "Windows":
         command = ["cmd", "/c", "mklink", "/J", str(target), str(source)]
         return subprocess.run(command, capture_output=True).returncode == 0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dynamicid_core.attention import acting_terms, add_faces, gate_terms, score_bias, site_faces
 from dynamicid_core.bases import TransformerBlock, UNetLayout
-from dynamicid_core.call import FACE_ROLE, NULL_ROLE, AppliedCast, Memory, Row, prepare_call
+from dynamicid_core.call import FACE_ROLE, NULL_ROLE, AppliedCast, Memory, Row, faces_of_rows, prepare_call
 from dynamicid_core.gate_maps import GateRecorder
 from dynamicid_core.networks.saa import SAAModule, SiteSizes
 from dynamicid_core.regions import region_weights
@@ -65,14 +65,18 @@ def prepare(applied, rows=GUIDED, level=1.0, memory=None, dtype=torch.float32, r
     return prepare_call(applied, rows, LATENT, levels, Falling(), like, memory or Memory(), recorded)
 
 
+def seen_by(applied, rows=GUIDED, memory=None):
+    return faces_of_rows(applied, rows, torch.empty(0), memory or Memory())
+
+
 def test_rows_see_null_tokens_or_faces_each_by_its_role(saa):
     applied = apply(saa)
     rows = (Row(FACE_ROLE, 0), Row(NULL_ROLE, 0), Row(FACE_ROLE, 1))
-    call = prepare(applied, rows)
+    call, faces = prepare(applied, rows), faces_of_rows(applied, rows, torch.empty(0), Memory())
     for site, packed in enumerate(applied.packed):
         for i, row in enumerate(rows):
             own = site_faces(packed[row.role][None], HEADS)
-            assert all(torch.equal(a[i : i + 1], b) for a, b in zip(call.faces[site], own, strict=True))
+            assert all(torch.equal(a[i : i + 1], b) for a, b in zip(faces[site], own, strict=True))
     assert call.recorded == (0, 2)
 
 
@@ -124,27 +128,29 @@ def test_faces_are_added_as_the_functions_of_tensors_say(saa):
     weights, faces = region_weights(applied.cast, 3, 3), site_faces(applied.packed[1], HEADS)
     terms = acting_terms(gate_terms(weights, 2.0), torch.ones(2), torch.ones(2))
     expected, _ = add_faces(text, q, faces, score_bias(weights.visible, [4, 4]), terms, 0.2)
-    torch.testing.assert_close(call.add_faces(1, text, q, 3, 3), expected, atol=0, rtol=0)
+    torch.testing.assert_close(call.add_faces(text, q, faces, 3, 3), expected, atol=0, rtol=0)
 
 
 def test_queries_of_another_dtype_than_expected_are_served_in_theirs(saa):
     """Autocast gives the attention half precision where the latent is in full."""
-    call = prepare(apply(saa))
+    applied = apply(saa)
+    call, faces = prepare(applied), seen_by(applied)[1]
     text, q = torch.randn(2, 2, 9, 16, generator=torch.Generator().manual_seed(2)).unbind()
-    half = call.add_faces(1, text.bfloat16(), q.bfloat16(), 3, 3)
+    half = call.add_faces(text.bfloat16(), q.bfloat16(), faces, 3, 3)
     assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.float(), call.add_faces(1, text, q, 3, 3), atol=0.15, rtol=0.1)
+    torch.testing.assert_close(half.float(), call.add_faces(text, q, faces, 3, 3), atol=0.15, rtol=0.1)
 
 
 def test_a_run_computes_what_does_not_change_once(saa):
     """The second call of a run gets the very same tensors; another size, dtype, order of rows or cast gets others."""
     applied, memory = apply(saa), Memory()
     first, second = (prepare(applied, memory=memory, level=level) for level in (1.0, 0.5))
-    assert first.faces is second.faces
+    assert seen_by(applied, memory=memory) is seen_by(applied, memory=memory)
     assert all(first.grids[size].bias is second.grids[size].bias for size in first.grids)
-    other = prepare(applied, GUIDED[::-1], memory=memory)
-    assert not torch.equal(other.faces[0].keys, first.faces[0].keys)
-    assert prepare(applied, memory=memory, dtype=torch.float16).faces[0].keys.dtype == torch.float16
+    other = seen_by(applied, GUIDED[::-1], memory=memory)
+    assert torch.equal(other[0].keys.flip(0), seen_by(applied, memory=memory)[0].keys)
+    half = faces_of_rows(applied, GUIDED, torch.empty(0, dtype=torch.float16), memory)
+    assert half[0].keys.dtype == torch.float16
     assert prepare(apply(saa, pair(one=None)), memory=memory).grids[LATENT].bias is not first.grids[LATENT].bias
 
 
@@ -166,7 +172,7 @@ def test_a_recorder_sees_the_rows_that_show_people_at_their_moment(saa):
     call = prepare(apply(saa, recorder=recorder), level=0.75)
     text, q = torch.randn(2, 2, 30, 8).unbind()
     with torch.no_grad():
-        call.add_faces(0, text, q, *LATENT)
+        call.add_faces(text, q, seen_by(call.applied)[0], *LATENT)
     maps = recorder.maps(*LATENT)
     assert maps.shape == (1, 3, *LATENT)  # the null row is left out
     assert (maps[0, 0, :, 3:] == 0).all() and (maps[0, 1, :, :3] == 0).all()
@@ -174,7 +180,7 @@ def test_a_recorder_sees_the_rows_that_show_people_at_their_moment(saa):
         recorder.maps(*LATENT, end_at=0.2)
     recorder.clear()
     nobody = prepare(apply(saa, recorder=recorder), (Row(NULL_ROLE, 0),))
-    nobody.add_faces(0, text[:1], q[:1], *LATENT)
+    nobody.add_faces(text[:1], q[:1], seen_by(nobody.applied, nobody.rows)[0], *LATENT)
     with pytest.raises(DynamicIDError, match="recorded"):
         recorder.maps(*LATENT)
 
@@ -184,9 +190,9 @@ def test_gradients_reach_the_weights_through_a_whole_call(saa):
     face = make_face(1)
     tokens = face.tokens.clone().requires_grad_()
     cast = Cast((Person(Face(tokens, face.uncond_tokens, "test")),))
-    call = prepare(apply(saa, cast), (Row(FACE_ROLE, 0),))
+    applied, rows = apply(saa, cast), (Row(FACE_ROLE, 0),)
     text, q = torch.randn(2, 1, 9, 16).unbind()
-    call.add_faces(1, text, q, 3, 3).square().sum().backward()
+    prepare(applied, rows).add_faces(text, q, seen_by(applied, rows)[1], 3, 3).square().sum().backward()
     site = saa.cross_sites[1]
     try:
         assert tokens.grad.abs().sum() > 0

@@ -251,15 +251,15 @@ def steps_of(did, options, steps=50, **settings):
     calls = []
     did.apply(two_people(), options)
     hook = did._attachment.hook
-    original = hook.call
+    original = hook.step
 
     def spy(latent, timestep):
-        call = original(latent, timestep)
-        (scale, shift), *_ = (grid.gate[0] for grid in call.grids.values())
+        step = original(latent, timestep)
+        (scale, shift), *_ = (grid.gate[0] for grid in step.call.grids.values())
         calls.append((float(timestep), float(shift.max() > 0), float(scale.max())))
-        return call
+        return step
 
-    hook.call = spy
+    hook.step = spy
     sample(did.pipe, steps=steps, **settings)
     return calls
 

@@ -103,12 +103,12 @@ class FrontEnds:
     def by_node(self, face: Face, detector, request: dict):
         run = (lambda *inputs: self.motion.reconfigurator(*inputs), self.motion and self.motion.keypoint_encoder)
         networks = self.motion and MotionNetworks(*run, self.text_features)
-        comfy = SimpleNamespace(motion_networks=lambda dynamicid, clip: networks)
+        loaded = SimpleNamespace(motion_networks=lambda clip: networks)
         pictures = SimpleNamespace(to_arrays=lambda images: [np.asarray(Image.open(images))])
-        with nodes_pack(dynamicid_core__hosts__comfy=comfy, nodes__pictures=pictures) as load:
+        with nodes_pack(nodes__pictures=pictures) as load:
             node = load("nodes.motion").DynamicIDEditMotion
             inputs = {"expression": "", **request}
-            (edited,) = node.execute(None, face, None, face_analysis=detector, **inputs)
+            (edited,) = node.execute(loaded, face, None, face_analysis=detector, **inputs)
         return edited
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
 from torch import Tensor
 
-from ...call import AppliedCast, Call, Memory, Row, prepare_call
+from ...attention import SiteFaces
+from ...call import AppliedCast, Call, Memory, Row, faces_of_rows, prepare_call
 from ...regions import GridSize
 from .neighbours import compile_key, first_of_each, repeated_rows, uncompiled, warn_once
 from .rows import KEY, label_conditionings, rows_of_call
@@ -42,10 +43,17 @@ class Run:
         self.memory = Memory()
 
 
+class CallWithFaces(NamedTuple):
+    """One model call for a cast: what its cross attentions share, and what each of them sees."""
+
+    call: Call
+    faces: tuple[SiteFaces, ...]  # for each cross attention
+
+
 class FacePatch:
     """The attention patch of one cross attention: what was there before, plus the faces. Never changed once made."""
 
-    def __init__(self, calls: dict[int, Call], site: int, inner: AttentionPatch | None = None):
+    def __init__(self, calls: dict[int, CallWithFaces], site: int, inner: AttentionPatch | None = None):
         """``calls``: by how many rows the attention may be given; ``site``: number of the cross attention."""
         self.calls, self.site, self.inner = calls, site, inner
 
@@ -56,19 +64,19 @@ class FacePatch:
             text = optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra)
         else:
             text = self.inner(q, k, v, extra)
-        call, (height, width) = self.calls.get(q.shape[0]), extra["activations_shape"][-2:]
-        if call is None or q.shape[1] != height * width:
+        found, (height, width) = self.calls.get(q.shape[0]), extra["activations_shape"][-2:]
+        if found is None or q.shape[1] != height * width:
             warn_once(f"rows {q.shape[0]} for {min(self.calls)}, cells {q.shape[1]} for {height} x {width}")
             return text
-        return call.add_faces(self.site, text, q, height, width)
+        return found.call.add_faces(text, q, found.faces[self.site], height, width)
 
 
-def with_patches(options: dict[str, Any], casts: Sequence[dict[int, Call]]) -> dict[str, Any]:
+def with_patches(options: dict[str, Any], casts: Sequence[dict[int, CallWithFaces]]) -> dict[str, Any]:
     """A copy of a call's transformer options with an attention patch on each cross attention, for each cast."""
     replaced = options.get("patches_replace", {})
     attn2 = dict(replaced.get("attn2", {}))
     for calls in casts:
-        layout = next(iter(calls.values())).applied.layout
+        layout = next(iter(calls.values())).call.applied.layout
         for site, block in enumerate(layout.blocks):
             exact, whole = (block.stage, block.number, block.index), (block.stage, block.number)
             attn2[exact] = FacePatch(calls, site, attn2.get(exact, attn2.get(whole)))
@@ -83,7 +91,7 @@ def calls_of(
     sigma: Tensor,
     base_model: Any,
     sources: Sequence[int],
-) -> dict[int, Call]:
+) -> dict[int, CallWithFaces]:
     """What one model call needs of one cast, by the number of rows that a cross attention may be given.
 
     That is as many as the call has, and as many as other packs make of them (``sources`` of :func:`repeated_rows`).
@@ -93,14 +101,12 @@ def calls_of(
     sigma = sigma.float().flatten()
     sigma = sigma if len(sigma) == len(rows) else sigma[:1].expand(len(rows))
     own = prepare_call(applied, rows, latent, sigma, schedule, like, run.memory)
-    if not sources:
-        return {len(rows): own}
-    some = torch.stack([sigma[i] for i in sources])  # a list as index would be copied to the device
-    repeated, recorded = tuple(rows[i] for i in sources), first_of_each(sources, own.recorded)
-    return {
-        len(rows): own,
-        len(sources): prepare_call(applied, repeated, latent, some, schedule, like, run.memory, recorded),
-    }
+    calls = [own]
+    if sources:
+        some = torch.stack([sigma[i] for i in sources])  # a list as index would be copied to the device
+        repeated, recorded = tuple(rows[i] for i in sources), first_of_each(sources, own.recorded)
+        calls.append(prepare_call(applied, repeated, latent, some, schedule, like, run.memory, recorded))
+    return {len(c.rows): CallWithFaces(c, faces_of_rows(applied, c.rows, like, run.memory)) for c in calls}
 
 
 class CastWrappers:
@@ -140,7 +146,7 @@ class CastWrappers:
             sources = repeated_rows(options, x, c_crossattn, run.memory)
             casts = [calls_of(applied, run, rows, x, t, executor.class_obj, sources) for applied in self.casts]
             options = with_patches(options, casts)
-            kwargs[f"{KEY} {compile_key([calls[len(rows)] for calls in casts], sources)}"] = None
+            kwargs[f"{KEY} {compile_key([calls[len(rows)].call for calls in casts], sources)}"] = None
         with uncompiled() if self.recording else nullcontext():
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 

@@ -6,12 +6,13 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from ...attention import SiteFaces, site_faces
 from ...bases import attention_sites, fitting_layout
 from ...call import FACE_ROLE, NULL_ROLE, AppliedCast, Call, Memory, Row, prepare_call
 from ...gate_maps import GateRecorder
@@ -42,15 +43,29 @@ class TimestepSchedule:
         return 1 - levels / (self.timesteps - 1)
 
 
-class FaceProcessor(nn.Module):
-    """The attention processor of one attention: PyTorch's fused attention, plus the faces at cross attention."""
+class Step(NamedTuple):
+    """What the processors need to know of one call of the UNet."""
 
-    def __init__(self, site: int | None, lora: nn.ModuleDict | None, lora_strength: float):
-        """``site``: number of the cross attention, None at self attention; ``lora``: by :data:`LORA_TARGETS`, where it is not
-        fused into the weights.
+    call: Call
+    guided: bool  # the first half of the rows is unconditional
+
+
+class FaceProcessor(nn.Module):
+    """The attention processor of one attention: PyTorch's fused attention, plus the faces at cross attention.
+
+    The faces are a buffer, so that they follow the UNet to any device and dtype, and so that compiled blocks, which share
+    their code, have nothing to tell them apart by.
+    """
+
+    faces: Tensor | None
+
+    def __init__(self, faces: Tensor | None, lora: nn.ModuleDict | None, lora_strength: float):
+        """``faces``: of :func:`attention.pack_cast`, [2, 2 * M + 1, C], None at self attention; ``lora``: by
+        :data:`LORA_TARGETS`, where it is not fused into the weights.
         """
         super().__init__()
-        self.site, self.lora, self.lora_strength = site, lora, lora_strength
+        self.lora, self.lora_strength = lora, lora_strength
+        self.register_buffer("faces", faces, persistent=False)
 
     def _project(self, projection: nn.Module, target: str, x: Tensor) -> Tensor:
         projected = projection(x)
@@ -64,7 +79,7 @@ class FaceProcessor(nn.Module):
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
-        dynamicid: Call | None = None,
+        dynamicid: Step | None = None,
     ) -> Tensor:
         """``attn``: the Attention; ``hidden_states`` [B, N, C], ``encoder_hidden_states`` [B, S, 768] or None -> [B, N, C]"""
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
@@ -77,18 +92,26 @@ class FaceProcessor(nn.Module):
         by_head = [x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v)]  # [B, H, N or S, D]
         text = scaled_dot_product_attention(by_head[0], by_head[1], by_head[2], attn_mask=attention_mask)
         out = text.transpose(1, 2).flatten(2)
-        if self.site is not None and dynamicid is not None:
-            out = self._add_faces(dynamicid, self.site, out, q)
+        if self.faces is not None and dynamicid is not None:
+            out = self._add_faces(dynamicid, self.faces.to(q), out, q, attn.heads)
         return attn.to_out[1](self._project(attn.to_out[0], "to_out", out))
 
     @staticmethod
-    def _add_faces(call: Call, site: int, text: Tensor, q: Tensor) -> Tensor:
+    def _add_faces(step: Step, packed: Tensor, text: Tensor, q: Tensor, heads: int) -> Tensor:
+        call = step.call
         if q.shape[1] not in call.sizes:
             raise DynamicIDError(
                 f"A cross attention has {q.shape[1]} queries, which is no size that this picture has in the UNet. "
                 "Something merges or splits them (e.g. token merging of cross attention); switch that off."
             )
-        return call.add_faces(site, text, q, *call.sizes[q.shape[1]])
+        return call.add_faces(text, q, _faces_of_rows(packed, len(q), step.guided, heads), *call.sizes[q.shape[1]])
+
+
+def _faces_of_rows(packed: Tensor, rows: int, guided: bool, heads: int) -> SiteFaces:
+    """What each row sees: null tokens in the first half under guidance, faces elsewhere. No copy for one picture."""
+    if not guided:
+        return site_faces(packed[1:].expand(rows, -1, -1), heads)
+    return site_faces(packed[:, None].expand(-1, rows // 2, -1, -1).flatten(0, 1), heads)
 
 
 @contextmanager
@@ -99,7 +122,7 @@ def _ordinary_tensors() -> Iterator[None]:
 
 
 class CallHook:
-    """A forward pre-hook of the UNet that adds a :class:`Call` to its ``cross_attention_kwargs``.
+    """A forward pre-hook of the UNet that adds a :class:`Step` to its ``cross_attention_kwargs``.
 
     It remembers what depends on sizes and rows alone, and nothing of the calls themselves.
     """
@@ -113,9 +136,9 @@ class CallHook:
         sample = args[0] if args else kwargs["sample"]
         timestep = args[1] if len(args) > 1 else kwargs["timestep"]
         given = kwargs.get("cross_attention_kwargs") or {}
-        return args, {**kwargs, "cross_attention_kwargs": {**given, KEY: self.call(sample, timestep)}}
+        return args, {**kwargs, "cross_attention_kwargs": {**given, KEY: self.step(sample, timestep)}}
 
-    def call(self, sample: Tensor, timestep: Tensor | float) -> Call:
+    def step(self, sample: Tensor, timestep: Tensor | float) -> Step:
         """``sample`` [B, 4, h, w]; ``timestep``: one for all rows or [B]. Waits for no device.
 
         Raises DynamicIDError if the rows cannot be half unconditional, half conditional though the pipeline guides.
@@ -131,7 +154,7 @@ class CallHook:
         rows = tuple(Row(role, frame) for role in roles for frame in range(pictures))
         levels = torch.as_tensor(timestep, device=sample.device).float().reshape(-1).expand(count)
         latent = (sample.shape[-2], sample.shape[-1])
-        return prepare_call(self.applied, rows, latent, levels, self.schedule, sample, self._memory)
+        return Step(prepare_call(self.applied, rows, latent, levels, self.schedule, sample, self._memory), guided)
 
 
 class Attachment:
@@ -186,15 +209,15 @@ def attach(
         applied = AppliedCast.of(cast, options, layout, saa, recorder)
     # Weights offloaded one by one stand on "meta"; what follows them there is fetched when it is used.
     place = {"device": unet.device if unet.device.type != "meta" else "cpu", "dtype": unet.dtype}
-    processors = {}
-    for number, (name, site) in enumerate(attention_sites(layout, saa)):
+    processors, packed = {}, iter(applied.packed)
+    for name, site in attention_sites(layout, saa):
         beside = (
             {target: copy.deepcopy(site.lora(target)).to(**place) for target in LORA_TARGETS}
             if lora == "apart"
             else None
         )
         processors[f"{name}.processor"] = FaceProcessor(
-            number // 2 if site.is_cross else None,
+            next(packed).to(**place) if site.is_cross else None,
             None if beside is None else nn.ModuleDict(beside),
             options.lora_strength,
         )
