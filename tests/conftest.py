@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+ROOM = 20 * 2**30  # bytes of memory that two processes of tests want: at the highest point one holds 11 GB, the other 5
 
 
 def _load_core() -> None:
@@ -41,6 +44,25 @@ class RootIsNoTestPackage:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(RootIsNoTestPackage())
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for whole folders of tests, where there is room; else none."""
+    whole = all((config.invocation_params.dir / argument).is_dir() for argument in config.args)
+    return 2 if whole and (os.cpu_count() or 1) > 1 and psutil.virtual_memory().total > ROOM else 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares a process: with tests in ComfyUI, those in the process apart from all others, the server's among them;
+    without, the tests of a file. The published UNet takes gigabytes: its tests come first, and one after another."""
+    heavy = {item for item in items if {"full_unet", "unet"} & set(getattr(item, "fixturenames", ()))}
+    items.sort(key=lambda item: item not in heavy)
+    folder = [item.path.relative_to(ROOT / "tests").parts[0] for item in items]
+    for item, where in zip(items, folder, strict=True):
+        in_process = where == "host" and "server" not in getattr(item, "fixturenames", ())
+        group = "here" if in_process or item in heavy else "elsewhere" if "host" in folder else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 _load_core()

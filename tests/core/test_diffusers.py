@@ -11,7 +11,9 @@ import pytest
 import recipe
 import torch
 from standins import pipeline as standins
+from standins.dynamicid import saa
 from standins.portraits import draw_portrait
+from standins.weights import tensors
 from test_attention import CASES
 
 from dynamicid_core.checkpoints import load_saa
@@ -265,9 +267,12 @@ def steps_of(did, options, steps=50, **settings):
 
 
 def test_published_layout_boost_lasts_twelve_of_fifty_ddim_steps(did):
+    did.apply(two_people(), guided=False)
     for spacing in ("leading", "trailing", "linspace"):
-        did.pipe.scheduler = diffusers.DDIMScheduler.from_config(did.pipe.scheduler.config, timestep_spacing=spacing)
-        boosts = [boost for _, boost, _ in steps_of(did, SAAOptions(), size=(16, 16))]
+        scheduler = diffusers.DDIMScheduler.from_config(did.pipe.scheduler.config, timestep_spacing=spacing)
+        scheduler.set_timesteps(50)
+        latent = torch.zeros(1, 4, 2, 2)
+        boosts = [did._attachment.hook.step(latent, time).call.boost.item() for time in scheduler.timesteps]
         assert boosts == [1.0] * 12 + [0.0] * 38, spacing
 
 
@@ -594,13 +599,30 @@ def test_processors_with_weights_of_their_own_are_not_replaced(did):
 # --- torch.compile ------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def few_blocks():
+    """A pipeline whose UNet has four transformer blocks on two grids: as a whole graph it compiles in seconds."""
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8, block_out_channels=(32, 64), layers_per_block=1, cross_attention_dim=768, attention_head_dim=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    pipe = standins.make_pipeline()
+    pipe.unet = unet.eval().requires_grad_(False)
+    return host.DynamicID(pipe, load_saa(tensors(saa((32, 32, 32, 64)), 0)))
+
+
 @pytest.mark.parametrize(
     "how, backend",
     [("wrapped before", "eager"), ("wrapped after", "aot_eager"), ("in place", "eager"), ("blocks", "eager")],
 )
-def test_torch_compile(did, how, backend):
-    """Compiled as a whole graph, before or after the faces are applied; another cast and removal then take effect."""
+def test_torch_compile(few_blocks, small, how, backend):
+    """Compiled as a whole graph, before or after the faces are applied; another cast and removal then take effect.
+
+    So too where the blocks are compiled by themselves and share their code; for that there must be many.
+    """
     torch._dynamo.reset()
+    did = small if how == "blocks" else few_blocks
+    did.remove()
     pipe = copy.deepcopy(did.pipe)
     plain, expected = sample(did.pipe, steps=2), sample(did.apply(two_people()).pipe, steps=2)
     alone = Cast((Person(face("dora")),))
@@ -619,5 +641,6 @@ def test_torch_compile(did, how, backend):
     torch.testing.assert_close(sample(compiled.apply(two_people()).pipe, steps=2), expected, atol=1e-3, rtol=0)
     torch.testing.assert_close(sample(compiled.apply(alone).pipe, steps=2), expected_alone, atol=1e-3, rtol=0)
     compiled.remove()
+    did.remove()
     torch.testing.assert_close(sample(pipe, steps=2), plain, atol=1e-4, rtol=0)
     torch._dynamo.reset()
