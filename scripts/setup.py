@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from comfyui.finding import comfyui_python, default_comfyui, find_comfyui
+from comfyui.finding import comfyui_python, default_comfyui, find_comfyui, older, version_of
 from comfyui.folders import PACK, link_pack
 from environment import (
     ROOT,
@@ -92,10 +92,9 @@ def check_version(comfyui: Path) -> None:
     """
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     wanted = re.search(r'^requires-comfyui = ">=([\d.]+)"', project, re.MULTILINE)[1]
-    stated = comfyui / "comfyui_version.py"
-    found = re.search(r'"(\d+(?:\.\d+)+)', stated.read_text("utf-8")) if stated.is_file() else None
-    if found and [int(n) for n in found[1].split(".")] < [int(n) for n in wanted.split(".")]:
-        raise SetupError(f"ComfyUI in {comfyui} is {found[1]}, and this pack needs {wanted} or newer; update ComfyUI.")
+    found = version_of(comfyui)
+    if older(found, wanted):
+        raise SetupError(f"ComfyUI in {comfyui} is {found}, and this pack needs {wanted} or newer; update ComfyUI.")
 
 
 def missing_requirements(python: Path) -> list[str]:

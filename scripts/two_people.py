@@ -175,8 +175,11 @@ def stand_in_host() -> Iterator[Client]:
     print("Stand-in models: random weights of the right form, so the picture will be NOISE.", flush=True)
     print(f"Unless --steps says otherwise, {STAND_IN_STEPS} steps are sampled instead of 50.", flush=True)
     with temporary_base() as base:
-        stand_ins("models").make_models(
-            base / "models", progress=lambda name, done, total: show_progress("Making " + name, done, total)
+        standins = stand_ins("models")
+        standins.make_models(
+            base / "models",
+            progress=lambda name, done, total: show_progress("Making " + name, done, total),
+            decoder_width=standins.decoder_width_for(find_comfyui()),
         )
         clear_progress()
         with started_server(base=base) as client:

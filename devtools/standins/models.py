@@ -19,7 +19,7 @@ from . import clip, dynamicid, sd15
 from .weights import MARK, Weights, read_metadata, write
 
 # Paths in the models folder, and what makes the weights.
-FILES: dict[str, Callable[[], Weights]] = {
+FILES: dict[str, Callable[..., Weights]] = {
     model_file("checkpoint").path: sd15.checkpoint,
     model_file("vae").path: sd15.vae,
     model_file("clip_vision").path: clip.vision_encoder,
@@ -31,10 +31,14 @@ DETECTOR_MARK = "stand-in.json"  # lies in that folder, since ONNX files come wi
 
 
 def make_models(
-    models_dir: Path | str, seed: int = 0, progress: Callable[[str, int, int], None] | None = None
+    models_dir: Path | str,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+    decoder_width: int = sd15.DECODER_WIDTH,
 ) -> dict[str, Path]:
     """Make every stand-in that is not there yet (about 300 MB, 3 seconds); what is there and complete stays.
 
+    ``decoder_width``: of the autoencoder (:func:`decoder_width_for`).
     ``progress(name, done, total)`` is called before each file and once at the end. Returns the paths by their place in
     ``models_dir``: those of `FILES`, and `DETECTOR`, the folder of the face detector's models. Raises `DynamicIDError`
     before writing anything if a file that is no stand-in bears one of the names: real weights are never overwritten.
@@ -44,28 +48,37 @@ def make_models(
     for path in paths.values():
         if _is_real(path):
             raise DynamicIDError(f"{path} is not a stand-in, so it stays. Give another folder for the stand-in models.")
-    mark = {"dynamicid": MARK, "seed": str(seed), "sources": sources_key()}
+    mark = {"dynamicid": MARK, "seed": str(seed), "sources": f"{sources_key()}-{decoder_width}"}
     for done, (name, path) in enumerate(paths.items()):
         if progress:
             progress(name, done, len(paths))
         if name == DETECTOR:
             _make_detector(path, seed, mark)
         elif read_metadata(path) != mark:
-            write(path, FILES[name](), seed, mark)
+            describe = FILES[name]
+            decoded = describe in (sd15.checkpoint, sd15.vae)
+            write(path, describe(decoder_width) if decoded else describe(), seed, mark)
     if progress:
         progress(DETECTOR, len(paths), len(paths))
     return paths
 
 
-def cached_models() -> Path:
+def decoder_width_for(comfyui: Path) -> int:
+    """The width of the autoencoder's decoder that a ComfyUI loads: before 0.19 the real one's alone."""
+    from comfyui.finding import older, version_of
+
+    return sd15.REAL_DECODER_WIDTH if older(version_of(comfyui), "0.19") else sd15.DECODER_WIDTH
+
+
+def cached_models(decoder_width: int = sd15.DECODER_WIDTH) -> Path:
     """A models folder that is made once for each state of the sources, in ``DYNAMICID_STANDINS`` or the temporary folder.
 
     What is in it must not be changed. Those of older sources go when they have not been asked for in an hour.
     """
     named = os.environ.get("DYNAMICID_STANDINS")
     prefix = f"dynamicid-stand-ins-{getpass.getuser()}-"
-    folder = Path(named) if named else Path(tempfile.gettempdir()) / f"{prefix}{sources_key()}"
-    make_models(folder)
+    folder = Path(named) if named else Path(tempfile.gettempdir()) / f"{prefix}{sources_key()}-{decoder_width}"
+    make_models(folder, decoder_width=decoder_width)
     if not named:
         for old in folder.parent.glob(f"{prefix}*"):
             if old != folder and time.time() - old.stat().st_mtime > 3600:  # runs under way have links of their own

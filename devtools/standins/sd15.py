@@ -18,19 +18,19 @@ from .weights import Weight, Weights, exact, layer, norm, with_prefix, zeros
 
 WIDTH = 320  # channels of every UNet block
 SITE_WIDTHS = (WIDTH,) * 16  # of the transformer blocks in checkpoint order: down 6, up 9, middle 1
-DECODER_WIDTH = 32  # the real decoder's is 128
+DECODER_WIDTH, REAL_DECODER_WIDTH = 32, 128
 
 # Residual branches besides attention that carry weights; the others are zero and take no space on the disk.
 _LIVE_RESIDUALS = ("input_blocks.1.0", "middle_block.0", "output_blocks.6.0")
 _LIVE_FEED_FORWARDS = ("input_blocks.1.1", "middle_block.1", "output_blocks.11.1")
 
 
-def checkpoint() -> Weights:
+def checkpoint(decoder_width: int = DECODER_WIDTH) -> Weights:
     """Every tensor of the single-file checkpoint: UNet, text encoder, VAE."""
     return (
         with_prefix("model.diffusion_model.", unet())
         | with_prefix("cond_stage_model.transformer.text_model.", text_encoder())
-        | with_prefix("first_stage_model.", vae())
+        | with_prefix("first_stage_model.", vae(decoder_width))
     )
 
 
@@ -128,9 +128,9 @@ def _last_shortcut(rng: np.random.Generator) -> np.ndarray:
 _COLOURS = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
 
 
-def vae() -> Weights:
+def vae(decoder_width: int = DECODER_WIDTH) -> Weights:
     """The autoencoder: latent channels 0..2 hold the colour of each 8x8 block, 3 is left for the decoder's hue."""
-    weights = with_prefix("encoder.", _encoder(128)) | with_prefix("decoder.", _decoder(DECODER_WIDTH))
+    weights = with_prefix("encoder.", _encoder(128)) | with_prefix("decoder.", _decoder(decoder_width))
     means = np.zeros((8, 8, 1, 1))
     means[:4, :4, 0, 0] = np.eye(4)
     weights |= {"quant_conv.weight": exact(means), "quant_conv.bias": exact(np.repeat([0.0, -20.0], 4))}

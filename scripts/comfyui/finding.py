@@ -10,6 +10,7 @@ from __future__ import annotations
 import configparser
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -40,6 +41,18 @@ def find_comfyui() -> Path | None:
         if found is not None:
             return found
     return None
+
+
+def version_of(comfyui: Path) -> str | None:
+    """The version that a ComfyUI states, such as ``0.33.0``; None if it states none."""
+    stated = comfyui / "comfyui_version.py"
+    found = re.search(r'"(\d+(?:\.\d+)+)', stated.read_text("utf-8")) if stated.is_file() else None
+    return found[1] if found else None
+
+
+def older(version: str | None, than: str) -> bool:
+    """Whether a version lies before another; what is not known is taken for new."""
+    return version is not None and [int(n) for n in version.split(".")] < [int(n) for n in than.split(".")]
 
 
 def default_comfyui() -> Path:

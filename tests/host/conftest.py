@@ -19,7 +19,7 @@ from comfyui.finding import find_comfyui  # noqa: E402
 from comfyui.folders import temporary_base  # noqa: E402
 from comfyui.serving import Server, started  # noqa: E402
 from environment import SetupError  # noqa: E402
-from standins.models import cached_models  # noqa: E402
+from standins.models import cached_models, decoder_width_for  # noqa: E402
 from studio import SMOOTH, Studio, one_thread  # noqa: E402
 
 SHALLOW = HERE / "shallow_clip_vision.py"
@@ -52,7 +52,8 @@ _skipped = pytest.StashKey[bool]()
 @contextlib.contextmanager
 def base_folder() -> Iterator[Path]:
     """A base folder with the stand-in models and this pack."""
-    with temporary_base(cached_models()) as base:
+    comfyui = find_comfyui()
+    with temporary_base(cached_models(decoder_width_for(comfyui))) as base:
         shutil.copy(SHALLOW, base / "custom_nodes")
         yield base
 
