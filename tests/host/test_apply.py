@@ -290,9 +290,11 @@ def test_context_windows_keep_frames_and_masks_together(studio: Studio) -> None:
     with studio.watch(model) as watch:
         studio.sample(model, batch=6, steps=1)
     whole = watch.entries[0]["bias"][:6]
+    known = studio.host.object_info()["ContextWindowsManual"]["input"]
+    fix = {"causal_window_fix": False} if "causal_window_fix" in known["required"] | known.get("optional", {}) else {}
     (windowed,) = studio.host.node("ContextWindowsManual")(
         model=model, context_length=4, context_overlap=2, context_schedule="standard_static", context_stride=1,
-        closed_loop=False, fuse_method="flat", dim=0, freenoise=False, causal_window_fix=False,
+        closed_loop=False, fuse_method="flat", dim=0, freenoise=False, **fix,
     )  # fmt: skip
     with studio.watch(windowed) as watch:
         studio.sample(windowed, batch=6, steps=1)
