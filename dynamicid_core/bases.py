@@ -118,8 +118,8 @@ def known_base(widths: tuple[int, ...], text_widths: tuple[int, ...]) -> Base | 
     return next((base for base in BASES if base.widths == widths and {base.text_width} == set(text_widths)), None)
 
 
-def fitting_layout(unet: nn.Module, saa: SAAModule, name: str) -> UNetLayout:
-    """The layout of a UNet, if the weights were made for such a one; ``name`` is what its host calls the model.
+def fitting_layout(unet: nn.Module, saa: SAAModule, name: str | None = None) -> UNetLayout:
+    """The layout of a UNet, if the weights were made for such a one; ``name``: what its host calls the model, if it does.
 
     Raises DynamicIDError that says what the model is, what the weights were made for, and what to load.
     """
@@ -133,7 +133,7 @@ def fitting_layout(unet: nn.Module, saa: SAAModule, name: str) -> UNetLayout:
     cure = f"Load a {base.name} model" if base else "Load the model that they were trained with"
     example = " (e.g. Realistic Vision V6.0 B1)" if base is BASES[0] else ""
     raise DynamicIDError(
-        f"This model is {kind.name if kind else name} with {_described(*have)}, but the DynamicID weights are made for "
+        f"This model is {kind.name if kind else name or type(unet).__name__} with {_described(*have)}, but the DynamicID weights are made for "
         f"{_described(*want)}. {cure}{example}."
     )
 

@@ -98,12 +98,14 @@ class AppliedCast:
 
 
 class GridTerms(NamedTuple):
-    """What regions do on one grid."""
+    """What regions do on one grid: to the scores, and to the gate.
 
-    bias: Tensor  # [B or 1, 1, N, M], added to the scores; 1 row: all are alike
-    gate: (
-        Tensor  # to the gate: in general [B or 1, 2, 2, N] (attention.gate_terms), in one call [B, 2, N] (acting_terms)
-    )
+    The gate's are [B or 1, 2, 2, N] in general (:func:`attention.gate_terms`), and [B, 2, N] once it is known what acts
+    (:func:`attention.acting_terms`). One row means that all are alike.
+    """
+
+    bias: Tensor  # [B or 1, 1, N, M], added to the scores
+    gate: Tensor
 
 
 @dataclass(eq=False)

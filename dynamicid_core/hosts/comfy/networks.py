@@ -63,8 +63,6 @@ class LoadedDynamicID:
 
     saa: SAACheckpoint
     motion: MotionCheckpoint | None
-    saa_name: str = ""
-    imr_name: str = ""
 
     @cached_property
     def token_encoder(self) -> TokenEncoder:
@@ -89,7 +87,7 @@ def load(saa_path: str | os.PathLike[str], imr_path: str | os.PathLike[str] | No
     """Load the weights with the host's layer classes. Raises DynamicIDError naming a file that does not fit."""
     saa = load_saa(saa_path, comfy.ops.manual_cast)
     motion = load_motion(imr_path, comfy.ops.manual_cast) if imr_path else None
-    return LoadedDynamicID(saa, motion, os.path.basename(saa_path), os.path.basename(imr_path or ""))
+    return LoadedDynamicID(saa, motion)
 
 
 class ClipVision:

@@ -18,8 +18,7 @@ class FusedLoRA:
         self.saa, self.strength = saa, strength
         modules = dict(unet.named_modules())
         pairs = [
-            (linear_layer(modules[name]).weight, lora)
-            for name, lora in lora_layers(fitting_layout(unet, saa, type(unet).__name__), saa)
+            (linear_layer(modules[name]).weight, lora) for name, lora in lora_layers(fitting_layout(unet, saa), saa)
         ]
         if any(weight.is_meta or not weight.is_floating_point() for weight, _ in pairs):
             raise DynamicIDError(

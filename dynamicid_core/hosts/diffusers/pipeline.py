@@ -51,7 +51,7 @@ class DynamicID:
         self.photos = PhotoEncoder(saa, clip_vision, detector, lambda: self.pipe._execution_device)
         self._attachment: Attachment | None = None
         self._fused: FusedLoRA | None = None
-        fitting_layout(unwrapped(pipe.unet), saa.saa, type(unwrapped(pipe.unet)).__name__)
+        fitting_layout(unwrapped(pipe.unet), saa.saa)
 
     @classmethod
     def from_files(

@@ -203,7 +203,7 @@ def attach(
     if lora not in LORA_MODES:
         raise DynamicIDError(f"lora is {lora!r}; it must be 'fused' or 'apart'.")
     unet = unwrapped(unet)
-    layout = fitting_layout(unet, saa, type(unet).__name__)
+    layout = fitting_layout(unet, saa)
     _check_processors(unet)
     with _ordinary_tensors():
         applied = AppliedCast.of(cast, options, layout, saa, recorder)
