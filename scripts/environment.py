@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCH = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")  # releases that belong together
-EXTRAS = "train,diffusers,test"
+EXTRAS = "diffusers,train,evaluate,cluster,test"
 LOWEST_PYTHON = (3, 10)
 
 

@@ -54,7 +54,7 @@ def test_dependencies_are_the_requirements(pyproject, requirements):
 
 def test_extras(pyproject):
     extras = pyproject["project"]["optional-dependencies"]
-    assert set(extras) == {"train", "diffusers", "test"}
+    assert set(extras) == {"diffusers", "train", "evaluate", "cluster", "test"}
     assert {"torch", "diffusers", "transformers"} <= names(extras["diffusers"])
     for name, lines in extras.items():
         for requirement in map(Requirement, lines):
