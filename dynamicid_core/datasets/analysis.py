@@ -18,12 +18,13 @@ from PIL import Image
 
 from ..faces import DetectedFace, FaceDetector, order_faces, sharpness
 from ..landmarks import EYES, expression_measures, landmark_fractions, read_expression
-from ..pictures import crop_square, to_rgb
+from ..pictures import to_rgb
 from ..types import DynamicIDError
 from .expressions import ExpressionClassifier
 
 VERSION = 1  # of what is measured; another one, and photos are looked at again
 PRINT_SIDE = 16  # a perceptual hash has 16 * 16 bits
+PRINT_REACH = 2.8  # how far it looks from the middle of the key points, in their distances from it
 KEYPOINT_PARTS = (EYES[0], EYES[1], (86,), (52,), (61,))  # the points that show what the five key points show
 
 Suffix = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "BMP": ".bmp", "TIFF": ".tif", "GIF": ".gif", "AVIF": ".avif"}
@@ -35,6 +36,7 @@ class Analysis:
 
     problem: str = ""  # why the file cannot be read; then nothing else is known
     suffix: str = ""  # what its format is called, whatever the file is
+    length: int = 0  # of the file, in bytes
     size: tuple[int, int] = (0, 0)  # height, width
     faces: int = 0  # how many were found
     rival: float = 0.0  # the second largest face's area over the largest's
@@ -110,7 +112,7 @@ class Analyser:
         except DynamicIDError as error:
             return Analysis(problem=str(error))
         found = order_faces(self.load().detect(image), "large-small", image.shape[:2])
-        seen = Analysis(suffix=suffix, size=image.shape[:2], faces=len(found))
+        seen = Analysis(suffix=suffix, length=len(content), size=image.shape[:2], faces=len(found))
         return self._describe(seen, image, found) if found else seen
 
     def _describe(self, seen: Analysis, image: np.ndarray, found: list[DetectedFace]) -> Analysis:
@@ -192,14 +194,21 @@ def cut_off(face: DetectedFace, width: int, height: int) -> float:
 def face_print(image: np.ndarray, face: DetectedFace) -> str:
     """A perceptual hash of the face and what is around it, 256 bits in hexadecimal: signs of the lowest frequencies.
 
-    Of the face and not of the photo: in a studio all photos look alike, and crops of one photo do not.
+    Of the face and not of the photo: in a studio all photos look alike, and crops of one photo do not. The key points say
+    where it is, as boxes of the same face at two sizes differ too much.
     """
-    crop, _ = crop_square(image, face.box, 1.3)
+    points = np.asarray(face.keypoints, np.float64)
+    center = points.mean(0)
+    reach = max(float(np.sqrt(((points - center) ** 2).sum(1).mean())) * PRINT_REACH, 1.0)
     side = 4 * PRINT_SIDE
-    grey = np.asarray(Image.fromarray(crop).convert("L").resize((side, side), Image.Resampling.LANCZOS), np.float64)
+    edge = int(np.ceil(reach)) + 1
+    x, y = np.clip(center, 0, (image.shape[1] - 1, image.shape[0] - 1)) + edge
+    grey = Image.fromarray(np.pad(np.asarray(Image.fromarray(image).convert("L")), edge, mode="edge"))
+    box = (x - reach, y - reach, x + reach, y + reach)
+    small = np.asarray(grey.resize((side, side), Image.Resampling.LANCZOS, box=box), np.float64)
     place = np.arange(side)
     cosines = np.cos(np.pi * (place + 0.5) * np.arange(1, PRINT_SIDE + 1)[:, None] / side)  # [16, 64], without the mean
-    frequencies = cosines @ grey @ cosines.T
+    frequencies = cosines @ small @ cosines.T
     return np.packbits(frequencies > np.median(frequencies)).tobytes().hex()
 
 

@@ -48,7 +48,7 @@ class CheckOptions:
     same_people: float = 0.6  # cosine of two people's medians, from which they are one
     merge: bool = True  # one person under two names becomes one; else it is only reported
     split_folders: bool = False  # another person in a folder, with three photos or more, becomes a person
-    near_duplicate: int = 24  # of 256 bits of the perceptual hash: up to so many differ in copies of one photo
+    near_duplicate: int = 32  # of 256 bits of the perceptual hash: up to so many differ in copies of one photo
     per_cell: int = 4  # photos of one person that show one cell
     per_person: int = 0  # photos of one person; 0: no limit
     fewest: int = 1  # people of whom fewer are left are left out

@@ -17,7 +17,13 @@ from .checks import CheckOptions, photo_quality
 from .labels import Cell
 from .sources import Source
 
-COPY_MOVES = 0.02  # in face sizes: landmarks of copies of one photo differ by less on average, those of two by more
+COPY_MOVES = 0.02  # in face sizes: landmarks of copies of one photo differ by less, those of two photos mostly by more
+RMS_TO_SIZE = 2.6  # a face's size over the root mean square of its landmarks' distances from their middle
+MOVING_PARTS = (
+    slice(52, 72),
+    [*range(33, 43), *range(87, 97)],
+    [*range(43, 52), *range(97, 106)],
+)  # mouth, eyes, brows
 
 
 @dataclass(eq=False)
@@ -38,10 +44,15 @@ class Candidate:
         return Cell(self.expression, self.pose)
 
     @property
-    def rank(self) -> tuple[int, float, str, str]:
-        """Sorts the best photo first; what was made to fill a cell comes after every real photo."""
+    def rank(self) -> tuple[int, float, int, int, str, str]:
+        """Sorts the best photo first; what was made to fill a cell comes after every real photo.
+
+        Of equal ones the larger is better, and then the less compressed.
+        """
         made = int(self.source.collection == "filled")
-        return made, -photo_quality(self.seen), self.id, self.source.name
+        height, width = self.seen.size
+        quality = round(photo_quality(self.seen), 2)
+        return made, -quality, -height * width, -self.seen.length, self.id, self.source.name
 
     def leave_out(self, reason: str, detail: str = "") -> None:
         self.reason, self.detail = reason, detail
@@ -84,14 +95,20 @@ def _leave_out_copies(group: Sequence[Candidate], bits: int) -> None:
 
 
 def _moved(one: Analysis, other: Analysis) -> float:
-    """How far landmarks differ on average, in face sizes, each face in its own box: an open mouth is no copy of a closed."""
+    """How far mouth, eyes or brows lie apart, the farthest of them, in face sizes: an open mouth is no copy of a closed one.
+
+    Each face is brought to its own middle and size, as boxes differ with the size of a photo.
+    """
+    if one.landmarks is None or other.landmarks is None:
+        return 0.0
     placed = []
     for seen in (one, other):
-        if seen.landmarks is None:
-            return 0.0
-        x0, y0, x1, y1 = seen.box
-        placed.append((seen.landmarks - (x0, y0)) / (max(x1 - x0, 1e-6), max(y1 - y0, 1e-6)))
-    return float(np.hypot(*(placed[0] - placed[1]).T).mean())
+        height, width = seen.size
+        points = seen.landmarks * (width, height)
+        points = points - points.mean(0)
+        placed.append(points / max(np.sqrt((points**2).sum(1).mean()) * RMS_TO_SIZE, 1e-6))
+    apart = np.hypot(*(placed[0] - placed[1]).T)
+    return max(float(apart[part].mean()) for part in MOVING_PARTS)
 
 
 def choose(candidates: Sequence[Candidate], options: CheckOptions) -> None:
