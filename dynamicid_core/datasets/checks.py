@@ -11,7 +11,7 @@ from .analysis import Analysis
 # Reason -> what it means, and what may help, in the order in which they are looked for. The report shows these texts.
 REASONS = {
     "unreadable": "The file is no picture, or it is damaged.",
-    "no person": "The photo lies beside the people's folders, so nobody knows whose it is.",
+    "no person": "Nothing says whose photo it is: it lies beside the people's folders, or a shard names nobody.",
     "no face": "The detector found nobody.",
     "several faces": "Somebody else is in the photo too, and large enough to be learned with the person. Crop the photo.",
     "small": "The face has too few pixels.",

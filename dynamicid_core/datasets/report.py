@@ -194,7 +194,9 @@ def _hints(manifest: Manifest, settings: Settings | None, covered: dict[str, set
     if nowhere:
         hints.append(f"{len(nowhere)} of the 35 cells are shown by nobody, so a model cannot learn them from this set.")
     if any(len(cells) < len(CELLS) for cells in covered.values()):
-        hints.append("`dataset fill` fills missing cells with pictures by a function that you name.")
+        hints.append(
+            "Missing cells can be filled by a function that you name: python -m dynamicid_core dataset fill --help"
+        )
     alone = [name for name, photos in manifest.people().items() if len(photos) == 1]
     if alone:
         hints.append(
