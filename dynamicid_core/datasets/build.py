@@ -69,7 +69,7 @@ def build(folder: Path, settings: Settings, means: Means = Means(), filled: Sequ
     _put_files(folder, settings, candidates, manifest, means)
     settings.write(folder, {"merges": [asdict(merge) for merge in merges], "ignored": listing.ignored})
     manifest.write(folder)
-    return manifest
+    return Manifest.read(folder)  # with numbers as precise as the file's
 
 
 # --- looking ------------------------------------------------------------------------------------------------------

@@ -101,6 +101,23 @@ def _plant_names(root: Path, found: Expected) -> None:
     put("dora/stranger again.png", STRANGER, 72, "other person")
 
 
+def plant_few(root: Path) -> None:
+    """Two people with four good photos each, and one blurred one."""
+    for person, identity in (("anna", ANNA), ("ben", BEN)):
+        for n, expression in enumerate(("neutral", "happy", "sad", "anger")):
+            save(portrait(identity, expression, (0, 30)[n % 2], texture=n), root / person / f"{n}.png")
+    save(portrait(ANNA, blur=4), root / "anna/blurred.png")
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What a training set consists of, without what it remembers."""
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.suffix != ".sqlite"
+    }
+
+
 def plant_kdef(root: Path) -> Expected:
     """KDEF's layout: two sessions of one person, and another person. Its labels are in the names."""
     found: Expected = {}
@@ -135,16 +152,16 @@ def plant_shards(root: Path) -> Expected:
     """Two WebDataset shards: people by folder, by key, and by JSON."""
     root.mkdir(parents=True, exist_ok=True)
     samples = [
-        ("eva/0001", {"png": _png(0x17, 0)}, None),
-        ("eva/0002", {"png": _png(0x17, 1), "txt": b"Eva at sea"}, None),
-        ("finn_0001", {"png": _png(0xD2, 0)}, None),
+        ("eva/0001", {"png": png_bytes(0x17, 0)}, None),
+        ("eva/0002", {"png": png_bytes(0x17, 1), "txt": b"Eva at sea"}, None),
+        ("finn_0001", {"png": png_bytes(0xD2, 0)}, None),
         ("finn_0002", {"jpg": b"broken"}, "unreadable"),
         (
             "0003",
-            {"png": _png(0xD2, 2), "json": json.dumps({"person": "finn", "expression": "Happiness"}).encode()},
+            {"png": png_bytes(0xD2, 2), "json": json.dumps({"person": "finn", "expression": "Happiness"}).encode()},
             None,
         ),
-        ("0004", {"png": _png(0x29, 4)}, "no person"),
+        ("0004", {"png": png_bytes(0x29, 4)}, "no person"),
     ]
     found: Expected = {}
     for number in range(2):
@@ -159,7 +176,7 @@ def plant_shards(root: Path) -> Expected:
     return found
 
 
-def _png(identity: int, texture: int) -> bytes:
+def png_bytes(identity: int, texture: int) -> bytes:
     content = io.BytesIO()
     portrait(identity, texture=texture).save(content, "PNG")
     return content.getvalue()
