@@ -201,15 +201,23 @@ def face_print(image: np.ndarray, face: DetectedFace) -> str:
     center = points.mean(0)
     reach = max(float(np.sqrt(((points - center) ** 2).sum(1).mean())) * PRINT_REACH, 1.0)
     side = 4 * PRINT_SIDE
-    edge = int(np.ceil(reach)) + 1
-    x, y = np.clip(center, 0, (image.shape[1] - 1, image.shape[0] - 1)) + edge
-    grey = Image.fromarray(np.pad(np.asarray(Image.fromarray(image).convert("L")), edge, mode="edge"))
-    box = (x - reach, y - reach, x + reach, y + reach)
+    corner = np.floor(center - reach).astype(int)
+    grey = Image.fromarray(_part(image, corner, int(np.ceil(2 * reach)) + 2)).convert("L")
+    x, y = center - reach - corner
+    box = (x, y, x + 2 * reach, y + 2 * reach)
     small = np.asarray(grey.resize((side, side), Image.Resampling.LANCZOS, box=box), np.float64)
     place = np.arange(side)
     cosines = np.cos(np.pi * (place + 0.5) * np.arange(1, PRINT_SIDE + 1)[:, None] / side)  # [16, 64], without the mean
     frequencies = cosines @ small @ cosines.T
     return np.packbits(frequencies > np.median(frequencies)).tobytes().hex()
+
+
+def _part(image: np.ndarray, corner: np.ndarray, side: int) -> np.ndarray:
+    """A square of a picture that may reach over its edges, which are then drawn out."""
+    rows, columns = (
+        np.clip(start + np.arange(side), 0, n - 1) for start, n in zip(corner[::-1], image.shape[:2], strict=True)
+    )
+    return image[rows[:, None], columns]
 
 
 def photo_id(content: bytes) -> str:

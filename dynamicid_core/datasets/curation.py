@@ -13,11 +13,12 @@ import numpy as np
 from .analysis import Analysis
 from .checks import CheckOptions, photo_reason
 from .identity import Merge, find_merges, judge_folder, median, nearest_other
-from .labels import pose_of
+from .labels import FULL_LEFT, FULL_RIGHT, pose_of
 from .selection import Candidate, choose, grouped, leave_out_duplicates, remaining
 from .sources import Source
 
 FILLED = "filled"
+PROFILE = 2 / 3  # of the likeness that a face in view needs
 
 
 def curate(
@@ -70,7 +71,8 @@ def _judge_identities(candidates: Sequence[Candidate], options: CheckOptions) ->
     people = _people(candidates)
     for name, group in people.items():
         group.sort(key=lambda c: (c.id, c.source.name))
-        verdicts = judge_folder(name, _identities(group), options.same_person, options.split_folders)
+        wanted = np.array([wanted_likeness(c.pose, options) for c in group])
+        verdicts = judge_folder(name, _identities(group), wanted, options.split_folders)
         for candidate, verdict in zip(group, verdicts, strict=True):
             candidate.person = _free(verdict.person, people) if verdict.person != name else name
             candidate.leave_out(verdict.reason, verdict.detail)
@@ -86,6 +88,12 @@ def _free(name: str, people: Mapping[str, object]) -> str:
     while name in people:
         name += "'"
     return name
+
+
+def wanted_likeness(pose: str, options: CheckOptions) -> float:
+    """To the person's median: recognisers learn from faces in view, and know a profile less surely."""
+    sure = pose not in (FULL_LEFT, FULL_RIGHT) or options.same_person < 0
+    return options.same_person if sure else round(options.same_person * PROFILE, 4)
 
 
 def _merge(candidates: Sequence[Candidate], merges: Sequence[Merge]) -> None:
@@ -104,11 +112,11 @@ def judge_filled(candidate: Candidate, medians: Mapping[str, np.ndarray], option
     if middle is None or identity is None:
         candidate.leave_out("no person", f"{candidate.person} is no longer in the set")
         return
-    likeness = float(identity @ middle)
-    if likeness < options.same_person:
+    likeness, needed = float(identity @ middle), wanted_likeness(candidate.pose, options)
+    if likeness < needed:
         other = nearest_other(identity, candidate.person, medians, options.same_person)
         candidate.leave_out(
-            "other person", f"similarity {likeness:.2f} to {candidate.person}; wanted {options.same_person:g}{other}"
+            "other person", f"similarity {likeness:.2f} to {candidate.person}; wanted {needed:g}{other}"
         )
     elif candidate.expression != wanted.expression:
         candidate.leave_out("wrong expression", f"seen: {candidate.expression}; wanted: {wanted.expression}")

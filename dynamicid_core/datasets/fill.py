@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,6 @@ def fill(folder: Path, settings: Settings, function: str, attempts: int = 1, mea
     Raises DynamicIDError if the function fails; what it made before is kept.
     """
     make: Fill = load_function(function, "The function")
-    settings = replace(settings, fills=tuple(sorted({*settings.fills, function})))
     manifest = build(folder, settings, means, filled_sources(folder))
     for attempt in range(attempts):
         done = {record.key for record in read_records(folder)}

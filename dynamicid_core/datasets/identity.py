@@ -41,8 +41,8 @@ def median(identities: np.ndarray) -> np.ndarray:
     return middle / length if length > 0 else identities[0].astype(np.float64)
 
 
-def alike_groups(identities: np.ndarray, threshold: float) -> list[np.ndarray]:
-    """[n, d] -> groups of row numbers, largest first: each holds what is alike to its median.
+def alike_groups(identities: np.ndarray, wanted: np.ndarray) -> list[np.ndarray]:
+    """[n, d], and the likeness [n] that each needs -> groups of row numbers, largest first, of what is like its median.
 
     A group begins with whoever has most others alike to him, as the median of two people together is like both.
     """
@@ -50,11 +50,12 @@ def alike_groups(identities: np.ndarray, threshold: float) -> list[np.ndarray]:
     groups = []
     while len(rest):
         own = identities[rest].astype(np.float64)
-        near = own @ own.T >= threshold
+        need = wanted[rest]
+        near = own @ own.T >= np.minimum(need, need[:, None])
         members = near[near.sum(1).argmax()]
         members[near.sum(1).argmax()] = True
         for _ in range(ROUNDS):
-            again = own @ median(own[members]) >= threshold
+            again = own @ median(own[members]) >= need
             if not again.any() or (again == members).all():
                 break
             members = again
@@ -63,20 +64,20 @@ def alike_groups(identities: np.ndarray, threshold: float) -> list[np.ndarray]:
     return sorted(groups, key=lambda group: (-len(group), group[0]))
 
 
-def judge_folder(name: str, identities: np.ndarray, threshold: float, split: bool = False) -> list[Verdict]:
-    """The photos under one name -> a verdict for each.
+def judge_folder(name: str, identities: np.ndarray, wanted: np.ndarray, split: bool = False) -> list[Verdict]:
+    """The photos under one name, and the likeness that each needs -> a verdict for each.
 
     The largest group bears the name. Another one is of somebody else; if it has more than half as many photos as the
     largest, nobody knows whose name it is. With ``split``, groups of three or more are people of their own.
     """
-    groups = alike_groups(identities, threshold)
+    groups = alike_groups(identities, wanted)
     middle = median(identities[groups[0]])
     torn = len(groups) > 1 and 2 * len(groups[1]) > len(groups[0])
     verdicts = [Verdict(name)] * len(identities)
     for number, group in enumerate(groups):
         own = split and len(group) >= OWN_PERSON
         for row in group:
-            likeness = f"similarity {identities[row] @ middle:.2f} to the person's median; wanted {threshold:g}"
+            likeness = f"similarity {identities[row] @ middle:.2f} to the person's median; wanted {wanted[row]:g}"
             if own:
                 verdicts[row] = Verdict(name if number == 0 else f"{name} ({number + 1})")
             elif torn and (number == 0 or len(group) * 2 > len(groups[0])):

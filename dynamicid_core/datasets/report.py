@@ -7,6 +7,7 @@ import io
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..pictures import crop_square
 from ..types import DynamicIDError
 from .build import EXAMPLES_EACH, example_path
 from .checks import REASONS
-from .fill import best_photo
+from .fill import best_photo, read_records
 from .labels import CELLS, FRONT, FULL_LEFT, FULL_RIGHT, GRID_WORD, LEFT, RIGHT, Cell
 from .manifest import Manifest, Photo
 from .report_page import PAGE
@@ -51,9 +52,14 @@ def write_report(folder: str | os.PathLike[str], manifest: Manifest) -> Path:
 def _content(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """Everything that the page names."""
     settings, found = read_settings(folder) if (folder / SETTINGS_FILE).is_file() else (None, {})
+    fillers = sorted({record.function for record in read_records(folder)})
     people = manifest.people()
     covered = {name: {Cell(p.expression, p.pose) for p in photos} for name, photos in people.items()}
     shown = sorted(people, key=lambda name: (len(covered[name]), name))[:MOST_PEOPLE]
+    left_out: dict[str, Counter[str]] = defaultdict(Counter)
+    for photo in manifest.photos:
+        if photo.reason:
+            left_out[photo.person][photo.reason] += 1
     made = [photo for photo in manifest.photos if photo.collection == "filled"]
     return {
         "name": folder.resolve().name,
@@ -66,7 +72,7 @@ def _content(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "collections": Counter(photo.collection for photo in manifest.taken).most_common(),
         "poses": POSES,
         "grid": [_grid_row(manifest, expression, len(people)) for expression in EXPRESSIONS],
-        "cards": [_person(manifest, name, people[name]) for name in shown],
+        "cards": [_person(manifest, name, people[name], left_out[name]) for name in shown],
         "merges": [_merge(manifest, merge) for merge in found.get("merges", [])],
         "merged": settings is None or settings.checks.merge,
         "reasons": _reasons(folder, manifest),
@@ -75,7 +81,7 @@ def _content(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "made_taken": sum(photo.reason is None for photo in made),
         "made_reasons": Counter(photo.reason for photo in made if photo.reason).most_common(),
         "hints": _hints(manifest, settings, covered),
-        "settings": _settings(manifest, settings),
+        "settings": _settings(manifest, settings) + [("filled by", name) for name in fillers],
     }
 
 
@@ -130,7 +136,7 @@ def _grid_row(manifest: Manifest, expression: str, people: int) -> dict[str, Any
     return {"name": GRID_WORD[expression], "cells": cells}
 
 
-def _person(manifest: Manifest, name: str, photos: Sequence[Photo]) -> dict[str, Any]:
+def _person(manifest: Manifest, name: str, photos: Sequence[Photo], left_out: Counter[str]) -> dict[str, Any]:
     cells: dict[Cell, list[Photo]] = defaultdict(list)
     for photo in photos:
         cells[Cell(photo.expression, photo.pose)].append(photo)
@@ -144,7 +150,6 @@ def _person(manifest: Manifest, name: str, photos: Sequence[Photo]) -> dict[str,
     first = best_photo(photos)
     others = sorted(photos, key=lambda p: (len(cells[Cell(p.expression, p.pose)]), -p.quality, p.id))
     shown = [first, *(photo for photo in others if photo is not first)][:FACES_EACH]
-    out = Counter(p.reason for p in manifest.photos if p.reason and p.person == name)
     return {
         "name": name,
         "validation": photos[0].split == "validation",
@@ -152,7 +157,7 @@ def _person(manifest: Manifest, name: str, photos: Sequence[Photo]) -> dict[str,
         "cells": len(cells),
         "grid": [[square(Cell(expression, pose)) for pose in POSES] for expression in EXPRESSIONS],
         "faces": [face for photo in shown if (face := _face(manifest, photo))],
-        "out": out.most_common(),
+        "out": left_out.most_common(),
     }
 
 
@@ -176,9 +181,9 @@ def _reasons(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
     reasons = []
     for name in sorted(found, key=lambda reason: (-len(found[reason]), reason)):
         photos = sorted(found[name], key=lambda p: p.id)
-        examples = [example for photo in photos if (example := _example(folder, photo))][:EXAMPLES_EACH]
-        unseen = [photo for photo in photos if not (folder / example_path(photo)).is_file()][:EXAMPLES_EACH]
-        lines = [] if examples else [{"source": p.source, "detail": p.detail} for p in unseen]
+        pictured = (example for photo in photos if (example := _example(folder, photo)))
+        examples = list(islice(pictured, EXAMPLES_EACH))
+        lines = [] if examples else [{"source": p.source, "detail": p.detail} for p in photos[:EXAMPLES_EACH]]
         reasons.append(
             {"name": name, "count": len(photos), "text": REASONS.get(name, ""), "examples": examples, "lines": lines}
         )
@@ -242,5 +247,4 @@ def _settings(manifest: Manifest, settings: Settings | None) -> list[tuple[str, 
                 "fewest",
             )
         ),
-        *(("filled by", name) for name in settings.fills),
     ]

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,6 @@ class Settings:
     captioner: str = ""  # module:function, photo and labels -> caption
     validation: float = 0.05  # share of the people
     copy: bool = False  # photos are copied, even where they could be linked
-    fills: tuple[str, ...] = field(default=(), compare=False)  # functions that filled cells
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation < 1:
@@ -123,7 +122,7 @@ def read_settings(folder: str | os.PathLike[str]) -> tuple[Settings, dict[str, A
         chosen = made.pop("detector")
         detector = DetectorChoice(chosen["pack"], tuple(chosen["roots"]), chosen["function"])
         checks = CheckOptions(**made.pop("checks"))
-        made |= {name: tuple(made[name]) for name in ("sources", "classes", "fills")}
+        made |= {name: tuple(made[name]) for name in ("sources", "classes")}
         return Settings(**made, detector=detector, checks=checks), record["found"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DynamicIDError(f"{path} cannot be read ({error}); build the set again.") from error

@@ -89,7 +89,7 @@ def test_reasons_say_what_was_measured(built):
 
 
 def test_photos_taken_are_labelled_and_can_be_opened(planted, built):
-    folder, made = built
+    folder = built[0]
     manifest = Manifest.read(folder)
     photo = next(p for p in manifest.taken if p.source == "anna/fear 4.png")
     assert (photo.expression, photo.pose, photo.angles) == ("fear", "fully turned to the right", (3.0, 75.0, 1.0))
