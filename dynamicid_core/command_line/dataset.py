@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -16,13 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..types import DynamicIDError
-from . import models
+from . import dataset_options, models
 
 if TYPE_CHECKING:
-    from ..datasets.build import Means
-    from ..datasets.checks import CheckOptions
     from ..datasets.manifest import Manifest
-    from ..datasets.settings import DetectorChoice
 
 SUMMARY = "photos of people to a training set"
 EXAMPLES = """
@@ -33,20 +29,6 @@ examples:
 
 each action has its own help: {program} build --help
 """
-CHECK_HELP = {  # option of CheckOptions -> flag, what it is
-    "smallest_face": "px of a face's longer side, below which it is small",
-    "sharpness": "below it a face is blurred (variance of the Laplacian of the face at 112 px)",
-    "score": "the detector's confidence, below which a face counts as occluded",
-    "disagreement": "face sizes between key points and landmarks, above which a face counts as occluded",
-    "cut": "share of a face outside the photo, above which it counts as occluded",
-    "rival": "share of the person's face's area, from which another face in the photo counts",
-    "same_person": "cosine to a person's median, below which a photo is of somebody else",
-    "same_people": "cosine of two people's medians, from which they are one person under two names",
-    "near_duplicate": "of 256 bits of a perceptual hash, how many differ at most in copies of a photo",
-    "per_cell": "photos of one person that show the same expression and pose",
-    "per_person": "photos of one person; 0: no limit",
-    "fewest": "people with fewer photos left are left out",
-}
 
 
 class Build:
@@ -79,10 +61,10 @@ a captioner is a function: photo (uint8 RGB [h, w, 3]), labels (person, expressi
         parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="a folder or a shard (.tar)")
         parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where the set is made")
         parser.add_argument("--copy", action="store_true", help="copy the photos, even where they could be hard links")
-        _add_models(parser)
-        _add_labels(parser)
-        _add_checks(parser)
-        _add_means(parser)
+        dataset_options.add_models(parser)
+        dataset_options.add_labels(parser)
+        dataset_options.add_checks(parser)
+        dataset_options.add_means(parser)
 
     @staticmethod
     def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -92,17 +74,19 @@ a captioner is a function: photo (uint8 RGB [h, w, 3]), labels (person, expressi
 
         settings = Settings(
             sources=tuple(str(source.absolute()) for source in options.sources),
-            detector=_detector(options),
+            detector=dataset_options.detector_of(options),
             classifier=str(options.expressions.absolute()) if options.expressions else "",
             classes=tuple(options.expression_classes or ()),
-            checks=_checks(options),
+            checks=dataset_options.checks_of(options),
             caption=options.caption,
-            captioner=_function(options.captioner or ""),
+            captioner=dataset_options.function_name(options.captioner or ""),
             validation=options.validation,
             copy=options.copy,
         )
         with _continuing(options.output):
-            manifest = build(options.output, settings, _means(options), filled_sources(options.output))
+            manifest = build(
+                options.output, settings, dataset_options.means_of(options), filled_sources(options.output)
+            )
         return _result(options.output, manifest)
 
 
@@ -135,7 +119,7 @@ where make.py has, for example:
         parser.add_argument(
             "--attempts", type=int, default=1, metavar="N", help="how often a cell is tried (default: %(default)s)"
         )
-        _add_means(parser)
+        dataset_options.add_means(parser)
 
     @staticmethod
     def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -146,7 +130,13 @@ where make.py has, for example:
         if settings.detector.function.startswith("standins."):
             models.stand_ins("pipeline")  # makes them importable
         with _continuing(options.folder):
-            manifest = fill(options.folder, settings, _function(options.function), options.attempts, _means(options))
+            manifest = fill(
+                options.folder,
+                settings,
+                dataset_options.function_name(options.function),
+                options.attempts,
+                dataset_options.means_of(options),
+            )
         return _result(options.folder, manifest)
 
 
@@ -172,122 +162,6 @@ examples:
 
 
 ACTIONS = (Build, Fill, Report)
-
-
-# --- options ------------------------------------------------------------------------------------------------------
-
-
-def _add_models(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("models")
-    group.add_argument(
-        "--detector", metavar="PACK",
-        help=f"InsightFace model pack: its name or folder (default: {models.FACE_PACK.name}); or module:function, which "
-        "gives a faces.FaceDetector",
-    )  # fmt: skip
-    group.add_argument(
-        "--models",
-        type=Path,
-        metavar="FOLDER",
-        help="a folder laid out as ComfyUI's models, where packs are looked for too",
-    )
-    group.add_argument(
-        "--stand-in", action="store_true", help="a small built-in detector that knows nobody, to try it out"
-    )
-    group.add_argument(
-        "--expressions", type=Path, metavar="FILE",
-        help="a classifier of expressions, .onnx of HSEmotion's form (default: expressions are read from the landmarks, which "
-        "sees clear ones from the front only)",
-    )  # fmt: skip
-    group.add_argument(
-        "--expression-classes", type=_words, metavar="NAMES",
-        help="its classes in their order, such as anger,disgust,fear,... (default: HSEmotion's seven or eight)",
-    )  # fmt: skip
-
-
-def _add_labels(parser: argparse.ArgumentParser) -> None:
-    from ..datasets.settings import CAPTION
-
-    group = parser.add_argument_group("captions and parts")
-    group.add_argument(
-        "--caption", default=CAPTION, metavar="TEXT",
-        help="of photos without text beside them; {prompt}, {expression}, {pose} and {person} are replaced (default: "
-        "%(default)r)",
-    )  # fmt: skip
-    group.add_argument(
-        "--captioner", metavar="FUNCTION", help="module:function or file.py:function that writes captions"
-    )
-    group.add_argument(
-        "--validation",
-        type=float,
-        default=0.05,
-        metavar="X",
-        help="share of the people kept apart (default: %(default)s)",
-    )
-
-
-def _add_checks(parser: argparse.ArgumentParser) -> None:
-    from ..datasets.checks import CheckOptions
-
-    group = parser.add_argument_group("checks")
-    for field in dataclasses.fields(CheckOptions):
-        if field.name in CHECK_HELP:
-            group.add_argument(
-                f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default, metavar="X",
-                help=f"{CHECK_HELP[field.name]} (default: %(default)s)",
-            )  # fmt: skip
-    group.add_argument("--keep-names", action="store_true", help="report one person under two names, but merge nobody")
-    group.add_argument(
-        "--split-folders",
-        action="store_true",
-        help="a second person in a folder, with three photos or more, stays as one",
-    )
-
-
-def _add_means(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("speed")
-    group.add_argument("--jobs", type=int, default=1, metavar="N", help="processes that look at photos (default: 1)")
-    group.add_argument(
-        "--ray", nargs="?", const="", metavar="ADDRESS",
-        help="look at photos on a Ray cluster, with N actors; without an address, on one that is started here",
-    )  # fmt: skip
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _function(name: str) -> str:
-    """The name of a function, which stays right when the command is typed in another folder."""
-    place, _, function = name.rpartition(":")
-    return f"{Path(place).absolute()}:{function}" if place.endswith(".py") else name
-
-
-def _checks(options: argparse.Namespace) -> CheckOptions:
-    from ..datasets.checks import CheckOptions
-
-    values = {name: getattr(options, name) for name in CHECK_HELP}
-    return CheckOptions(**values, merge=not options.keep_names, split_folders=options.split_folders)
-
-
-def _detector(options: argparse.Namespace) -> DetectorChoice:
-    from ..datasets.settings import DetectorChoice
-
-    if options.stand_in:
-        models.stand_ins("pipeline")
-        return DetectorChoice(function="standins.pipeline:make_detector")
-    name = options.detector or models.FACE_PACK.name
-    if ":" in name and not Path(name).exists():
-        return DetectorChoice(function=_function(name))
-    root = models.models_folder(options.models).absolute() / "insightface"
-    return DetectorChoice(str(Path(name).absolute()) if Path(name).is_dir() else name, (str(root),))
-
-
-def _means(options: argparse.Namespace) -> Means:
-    from ..datasets.build import Means
-
-    if options.jobs < 1:
-        raise DynamicIDError(f"--jobs is {options.jobs}; it must be at least 1.")
-    return Means(options.jobs, options.ray, progress=not options.quiet)
 
 
 # --- results ------------------------------------------------------------------------------------------------------

@@ -30,7 +30,6 @@ REASONS = {
     "cell full": "The person has better photos of this expression and pose.",
     "person full": "The person has enough photos.",
     "too few photos": "Too few photos of this person are left to learn from.",
-    "failed": "The function that fills cells gave no picture.",
 }
 
 

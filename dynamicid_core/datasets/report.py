@@ -52,7 +52,8 @@ def write_report(folder: str | os.PathLike[str], manifest: Manifest) -> Path:
 def _content(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """Everything that the page names."""
     settings, found = read_settings(folder) if (folder / SETTINGS_FILE).is_file() else (None, {})
-    fillers = sorted({record.function for record in read_records(folder)})
+    records = read_records(folder)
+    fillers = sorted({record.function for record in records})
     people = manifest.people()
     covered = {name: {Cell(p.expression, p.pose) for p in photos} for name, photos in people.items()}
     shown = sorted(people, key=lambda name: (len(covered[name]), name))[:MOST_PEOPLE]
@@ -78,6 +79,7 @@ def _content(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "reasons": _reasons(folder, manifest),
         "ignored": found.get("ignored", {}),
         "made": len(made),
+        "not_made": sum(not record.file for record in records),
         "made_taken": sum(photo.reason is None for photo in made),
         "made_reasons": Counter(photo.reason for photo in made if photo.reason).most_common(),
         "hints": _hints(manifest, settings, covered),
@@ -106,8 +108,8 @@ def _face(manifest: Manifest, photo: Photo) -> str:
     return _embedded(Image.fromarray(crop).resize((FACE_SIDE, FACE_SIDE), Image.Resampling.LANCZOS))
 
 
-def _example(folder: Path, photo: Photo) -> dict[str, Any] | None:
-    """A photo that was left out, whole, with the face's box in percent of it."""
+def _example(folder: Path, manifest: Manifest, photo: Photo, taken: dict[str, Photo]) -> dict[str, Any] | None:
+    """A photo that was left out, whole, with the face's box in percent of it, and what it is a copy of."""
     path = folder / example_path(photo)
     if not photo.id or not path.is_file():
         return None
@@ -117,7 +119,10 @@ def _example(folder: Path, photo: Photo) -> dict[str, Any] | None:
     if photo.box is not None:
         x0, y0, x1, y1 = (100 * min(max(value, 0.0), 1.0) for value in photo.box)
         box = {"left": f"{x0:.1f}", "top": f"{y0:.1f}", "width": f"{x1 - x0:.1f}", "height": f"{y1 - y0:.1f}"}
-    return {"picture": picture, "box": box, "source": photo.source, "detail": photo.detail, "person": photo.person}
+    named = photo.detail.removeprefix("of ")
+    twin = taken.get(named) or taken.get(named.rpartition(": ")[0])
+    shown = _face(manifest, twin) if twin and photo.reason and "duplicate" in photo.reason else ""
+    return {"picture": picture, "box": box, "source": photo.source, "detail": photo.detail, "twin": shown}
 
 
 # --- parts of the page --------------------------------------------------------------------------------------------
@@ -178,10 +183,11 @@ def _reasons(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
     for photo in manifest.photos:
         if photo.reason:
             found[photo.reason].append(photo)
+    taken = {photo.source: photo for photo in manifest.taken}
     reasons = []
     for name in sorted(found, key=lambda reason: (-len(found[reason]), reason)):
         photos = sorted(found[name], key=lambda p: p.id)
-        pictured = (example for photo in photos if (example := _example(folder, photo)))
+        pictured = (example for photo in photos if (example := _example(folder, manifest, photo, taken)))
         examples = list(islice(pictured, EXAMPLES_EACH))
         lines = [] if examples else [{"source": p.source, "detail": p.detail} for p in photos[:EXAMPLES_EACH]]
         reasons.append(

@@ -51,6 +51,7 @@ table.cells td.none { border-style: dashed; color: var(--warn); text-align: cent
 .examples figure { margin: 0; font-size: 12px; line-height: 1.35; overflow-wrap: anywhere; }
 .examples .frame { position: relative; display: inline-block; line-height: 0; }
 .examples img { max-width: 100%; max-height: 150px; border-radius: 6px; }
+.examples img.twin { width: 44px; height: 44px; border: 2px solid var(--full); vertical-align: bottom; }
 .examples .box { position: absolute; border: 2px solid var(--warn); border-radius: 3px; }
 table.plain td { padding: 2px 18px 2px 0; vertical-align: top; overflow-wrap: anywhere; }
 table.plain td:first-child { color: var(--soft); white-space: nowrap; }
@@ -59,7 +60,7 @@ table.plain td:first-child { color: var(--soft); white-space: nowrap; }
 <body>
 <h1>{{ name }}</h1>
 <nav><a href="#cells">Cells</a><a href="#people">People</a>{% if merges %}<a href="#names">Names</a>{% endif %}
-{% if made %}<a href="#filled">Filled</a>{% endif %}<a href="#out">Left out</a><a href="#settings">Settings</a></nav>
+{% if made or not_made %}<a href="#filled">Filled</a>{% endif %}<a href="#out">Left out</a><a href="#settings">Settings</a></nav>
 
 <div class="tiles">
 <div class="tile"><b>{{ taken }}</b><span>photos taken of {{ photos }}</span></div>
@@ -124,10 +125,11 @@ were kept apart, as asked for (--keep-names).{% endif %}</p>
 {% endfor %}
 {% endif %}
 
-{% if made %}
+{% if made or not_made %}
 <h2 id="filled">Filled in</h2>
 <p>{{ made_taken }} of {{ made }} pictures that were made for missing cells passed the checks.
-{% if made_reasons %}The others: {% for reason, count in made_reasons %}{{ count }} {{ reason }}{{ ", " if not loop.last }}{% endfor %}.{% endif %}</p>
+{% if made_reasons %}The others: {% for reason, count in made_reasons %}{{ count }} {{ reason }}{{ ", " if not loop.last }}{% endfor %}.{% endif %}
+{% if not_made %}For {{ not_made }} more the function gave no picture.{% endif %}</p>
 {% endif %}
 
 <h2 id="out">Left out</h2>
@@ -137,7 +139,8 @@ were kept apart, as asked for (--keep-names).{% endif %}</p>
 <p class="soft">{{ reason.text }}</p>
 <div class="examples">
 {% for example in reason.examples %}
-<figure><span class="frame"><img src="{{ example.picture }}" alt="">{% if example.box %}<span class="box" style="left: {{ example.box.left }}%; top: {{ example.box.top }}%; width: {{ example.box.width }}%; height: {{ example.box.height }}%"></span>{% endif %}</span><br>
+<figure><span class="frame"><img src="{{ example.picture }}" alt="">{% if example.box %}<span class="box" style="left: {{ example.box.left }}%; top: {{ example.box.top }}%; width: {{ example.box.width }}%; height: {{ example.box.height }}%"></span>{% endif %}</span>
+{% if example.twin %}<img class="twin" src="{{ example.twin }}" alt="what it is a copy of">{% endif %}<br>
 {{ example.source }}{% if example.detail %}<br><span class="soft">{{ example.detail }}</span>{% endif %}</figure>
 {% endfor %}
 </div>
