@@ -27,6 +27,7 @@ from .labels import CELLS, FRONT, Cell, Labels
 from .manifest import Manifest, Photo
 from .settings import Settings
 from .sources import Source
+from .storage import safe_names
 
 FOLDER, INDEX = "filled", "filled.jsonl"
 Fill = Callable[[np.ndarray, "Wanted"], Any]  # photo, uint8 RGB [h, w, 3], and what is wanted -> a picture, or None
@@ -135,7 +136,6 @@ def _make_all(
 ) -> None:
     from tqdm import tqdm
 
-    (folder / FOLDER).mkdir(exist_ok=True)
     with (folder / INDEX).open("a", encoding="utf-8") as index:
         if index.tell() and not (folder / INDEX).read_bytes().endswith(b"\n"):
             index.write("\n")  # a line that was cut short
@@ -162,9 +162,12 @@ def _make(folder: Path, picture: np.ndarray, make: Fill, function: str, wanted: 
     content = io.BytesIO()
     Image.fromarray(made).save(content, "PNG")
     # The same picture may be made for two cells; each is judged by itself.
-    name = hashlib.sha256(f"{photo_id(content.getvalue())}{wanted}".encode()).hexdigest()[:32]
-    path = folder / FOLDER / f"{name}.png"
+    name = hashlib.sha256(f"{photo_id(content.getvalue())}{wanted}".encode()).hexdigest()[:12]
+    person = safe_names([wanted.person])[wanted.person]
+    file = f"{FOLDER}/{person}/{wanted.expression}, {wanted.pose} {name}.png"
+    path = folder / file
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_bytes(content.getvalue())
     os.replace(partial, path)
-    return f"{FOLDER}/{path.name}"
+    return file

@@ -129,7 +129,7 @@ were kept apart, as asked for (--keep-names).{% endif %}</p>
 <h2 id="filled">Filled in</h2>
 <p>{{ made_taken }} of {{ made }} pictures that were made for missing cells passed the checks.
 {% if made_reasons %}The others: {% for reason, count in made_reasons %}{{ count }} {{ reason }}{{ ", " if not loop.last }}{% endfor %}.{% endif %}
-{% if not_made %}For {{ not_made }} more the function gave no picture.{% endif %}</p>
+{% if not_made %} For {{ not_made }} more the function gave no picture.{% endif %}</p>
 {% endif %}
 
 <h2 id="out">Left out</h2>
