@@ -82,7 +82,7 @@ def _change(tree: Tree, change: str) -> None:
         tree[last] = text
 
 
-def _resolved(kind: type, tree: Tree, folder: Path) -> Tree:
+def _resolved(kind: Any, tree: Tree, folder: Path) -> Tree:
     """The same with relative paths taken from ``folder``."""
     hints = get_type_hints(kind)
     changed = dict(tree)
@@ -103,7 +103,7 @@ def _plain(hint: Any) -> tuple[Any, bool]:
     return kinds[0], True
 
 
-def _build(kind: type, tree: Any, section: str) -> Any:
+def _build(kind: Any, tree: Any, section: str) -> Any:
     if not isinstance(tree, Mapping):
         raise DynamicIDError(f"{section[:-1]} is a section: write [{section[:-1]}] and its values below.")
     hints = get_type_hints(kind)
