@@ -23,13 +23,13 @@ from ..types import DynamicIDError
 from .features import (
     NULL,
     Maker,
-    Networks,
     Rows,
     clip_maker,
-    latent_maker,
     measure_maker,
     token_maker,
 )
+from .frozen import Networks
+from .latents import latent_maker
 from .making import Planned, Share, Task, check_room, gigabytes, make, plan
 from .settings import Settings
 from .store import Part, as_keys, parts_in, size_of

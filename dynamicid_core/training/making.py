@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..types import DynamicIDError
-from .features import Maker, Rows, working
+from .features import Maker, Rows
+from .frozen import working
 from .store import Part, as_keys
 
 SHARD_BYTES = 256 * 2**20
@@ -53,7 +54,7 @@ class Task:
             return known
         if not self.subjects:
             return 0
-        with working(self.maker, device):
+        with working(self.maker.networks, device):
             rows = self.maker.run(_collate([_prepared(self.maker, self.subjects[0])]))
         return sum(tensor.nbytes for tensor in rows.values()) + self.keys.shape[1]
 
@@ -110,7 +111,7 @@ def make(
     mine = task.chunks(planned.row_bytes)[share.rank :: share.world]
     if mine:
         task.part.describe()
-        with working(task.maker, device):
+        with working(task.maker.networks, device):
             for chunk, rows in _made(task, mine, workers, tick):
                 task.part.write(task.keys[chunk.start : chunk.stop], rows)
     return time.monotonic() - began

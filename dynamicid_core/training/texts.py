@@ -13,7 +13,8 @@ import torch
 from ..datasets.manifest import Photo
 from ..prompts import grid_prompt, source_prompt
 from ..types import DynamicIDError
-from .features import TEXT_BATCH, Maker, Networks, Rows, cast, tokenizer_hash, weights_hash
+from .features import TEXT_BATCH, Maker, Rows, cast
+from .frozen import Networks, tokenizer_hash, weights_hash
 from .store import digest
 
 FEATURES = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}  # width of a CLIP text encoder -> what hosts call it
