@@ -18,6 +18,7 @@ from .features import TEXT_BATCH, Maker, Rows, cast
 from .frozen import Networks, tokenizer_hash, weights_hash
 from .store import digest
 
+
 def text_key(text: str) -> bytes:
     return digest("text", text)
 
