@@ -11,11 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 
 from .networks.saa import LORA_TARGETS, LoRA, SAAModule, Site
+from .origins import Origin
 from .types import DynamicIDError
 
 # The stage of a block -> its place in checkpoint order.
@@ -100,6 +101,25 @@ class UNetLayout:
             1 + sum(1 for name in modules if _HALVING.search(name)),
         )
 
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Where each cross attention is, the same in every naming scheme: "down.1.0" is the first block of the second
+        spatial transformer on the way down."""
+        places: dict[str, list[str]] = {}
+        found = []
+        for block in self.blocks:
+            stage = {"input": "down", "output": "up"}.get(block.stage, block.stage)
+            known, place = places.setdefault(stage, []), block.name.partition(".transformer_blocks.")[0]
+            if place not in known:
+                known.append(place)
+            found.append(f"{stage}.{known.index(place)}.{block.index}")
+        return tuple(found)
+
+    def origin(self, **known: Any) -> Origin:
+        """The origin of weights that are made for this UNet; ``known``: the other fields of :class:`origins.Origin`."""
+        base = known_base(self.widths, self.text_widths)
+        return Origin(base.name if base else "", self.widths, self.text_widths, self.sites, **known)
+
 
 def linear_layer(layer: nn.Module) -> nn.Linear:
     """The linear layer itself where PEFT has wrapped it."""
@@ -118,16 +138,20 @@ def known_base(widths: tuple[int, ...], text_widths: tuple[int, ...]) -> Base | 
     return next((base for base in BASES if base.widths == widths and {base.text_width} == set(text_widths)), None)
 
 
+def widths_of(saa: SAAModule) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """C, and the width of the text, of each cross attention that the weights are made for."""
+    sizes = [site.sizes for site in saa.cross_sites]
+    return tuple(size.width for size in sizes), tuple(size.context or 0 for size in sizes)
+
+
 def fitting_layout(unet: nn.Module, saa: SAAModule, name: str | None = None) -> UNetLayout:
     """The layout of a UNet, if the weights were made for such a one; ``name``: what its host calls the model, if it does.
 
     Raises DynamicIDError that says what the model is, what the weights were made for, and what to load.
     """
     layout = UNetLayout.of(unet)
-    have = layout.widths, layout.text_widths
-    sizes = [site.sizes for site in saa.cross_sites]
-    want = tuple(size.width for size in sizes), tuple(size.context or 0 for size in sizes)
-    if have == want and 2 * len(sizes) == len(saa):
+    have, want = (layout.widths, layout.text_widths), widths_of(saa)
+    if have == want and 2 * len(want[0]) == len(saa):
         return layout
     base, kind = known_base(*want), known_base(*have)
     cure = f"Load a {base.name} model" if base else "Load the model that they were trained with"
