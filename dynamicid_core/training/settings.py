@@ -77,13 +77,21 @@ class ValidationSettings:
     """Pictures on fixed seeds while training goes on."""
 
     every: int = setting(1000, "steps between validations; 0: none", low=0)
-    prompts: tuple[str, ...] = setting(
-        ("a portrait photo of a person", "a person reading in a cafe"), "what is drawn of each person"
-    )
+    prompts: tuple[str, ...] = setting((PORTRAIT_PROMPT, "a person reading in a cafe"), "what is drawn of each person")
     seeds: tuple[int, ...] = setting((0, 1), "a picture for each prompt, person and seed", low=0)
     people: int = setting(2, "people of the validation split", low=1)
     steps: int = setting(30, "of the sampler (DDIM)", low=1, high=1000)
     guidance: float = setting(5.0, "classifier-free guidance", low=1, high=50)
+
+
+@dataclass(frozen=True)
+class EditValidationSettings(ValidationSettings):
+    """Pictures on fixed seeds while training goes on, of faces with other expressions."""
+
+    prompts: tuple[str, ...] = setting((PORTRAIT_PROMPT,), "what is drawn of each person and expression")
+    expressions: tuple[str, ...] = setting(
+        ("a very happy expression, front view", "a very surprised expression, front view"), "what faces are edited to"
+    )
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,7 @@ class ReconfigureSettings(StageSettings):
     ldc_weight: float = setting(1.0, "of the loss between predicted noises (L_LDC); 0: the UNet does not run", low=0)
     prompt: str = setting(PORTRAIT_PROMPT, "the fixed prompt of L_LDC")
     initial: Path | None = setting(None, "IMR checkpoint to go on from; empty: from random weights")
+    validation: EditValidationSettings = EditValidationSettings()
 
 
 @dataclass(frozen=True)
