@@ -1,4 +1,4 @@
-"""What one step of training sees: rows of a batch, as functions of the seed and the step.
+"""What one step of training sees: the tensors of a batch, and chance as a function of seed, step and row (``data``).
 
 Row r of a global batch is the same whoever makes it and whatever was made before. So several processes together see
 what one would see with a larger batch, and a run that goes on where another stopped needs no state of its data.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor
 
 B = TypeVar("B", bound="_Batch")
+
+
+# --- Chance -------------------------------------------------------------------------------------------------------
 
 
 def row_generator(seed: int, step: int, row: int, purpose: str = "noise") -> torch.Generator:
@@ -27,10 +31,30 @@ def row_generator(seed: int, step: int, row: int, purpose: str = "noise") -> tor
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)  # below 2^63
 
 
+def shuffled(place: int, count: int, seed: int, epoch: int) -> int:
+    """Where ``place`` (0..count-1) of an epoch's order is: every number below ``count`` once, without a list of them.
+
+    A Feistel network of four rounds permutes the numbers of an even count of bits; those that are too large are sent
+    through it again until they are not.
+    """
+    half = max(1, ((count - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    while True:
+        left, right = place >> half, place & mask
+        for turn in range(4):
+            mixed = hashlib.blake2b(f"{seed} {epoch} {turn} {right}".encode(), digest_size=8).digest()
+            left, right = right, left ^ (int.from_bytes(mixed, "little") & mask)
+        place = left << half | right
+        if place < count:
+            return place
+
+
+# --- Batches ------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    def _map(self: B, change: object) -> B:
-        assert callable(change)
+    def _map(self: B, change: Callable[[Tensor], Tensor]) -> B:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return dataclasses.replace(self, **{k: change(v) for k, v in values.items() if isinstance(v, Tensor)})
 
