@@ -30,7 +30,14 @@ from .state import Average, States, trained_tensors
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Batches = Callable[[int, int], Iterator[Any]]  # the batches of this process from one number to another (excluded)
+# The batches of this process, from one number to another (excluded).
+Batches = Callable[[int, int], Iterator[Any]]
+# Model, batch, noise, timesteps -> "loss", which is to fall, and its parts.
+Losses = Callable[[nn.Module, Any, Tensor, Tensor], dict[str, Tensor]]
+# Path, trained tensors, step: writes a checkpoint.
+Write = Callable[[Path, Mapping[str, Tensor], int], object]
+# Trained tensors, step -> validation pictures on one sheet.
+Draw = Callable[[Mapping[str, Tensor], int], "Image"]
 
 
 @dataclass(frozen=True)
@@ -40,9 +47,9 @@ class Stage:
     name: str  # "anchor" or "reconfigure", the folder of its files
     file: str  # what a checkpoint is called: "saa.safetensors" or "imr.safetensors"
     model: nn.Module  # what accelerate prepares; its trained tensors have the checkpoint's names
-    losses: Callable[[nn.Module, Any, Tensor, Tensor], dict[str, Tensor]]  # model, batch, noise, timesteps -> "loss", parts
-    write: Callable[[Path, Mapping[str, Tensor], int], object]  # path, trained tensors, step
-    draw: Callable[[Mapping[str, Tensor], int], Image] | None = None  # trained tensors, step -> validation pictures
+    losses: Losses
+    write: Write
+    draw: Draw | None = None
     timesteps: int = 1000  # of the noise schedule
 
 
@@ -158,10 +165,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.settings, number // self.settings.accumulation)
         with _explaining_memory(), accelerator.accumulate(self.model):
-            batch = batch.to(accelerator.device)
-            noise, times = draw_noise(
-                batch.latents, self.seed, number, accelerator.process_index, self.stage.timesteps
-            )
+            batch = batch.to(accelerator.device, torch.float32)
+            noise, times = draw_noise(batch.latents, self.seed, number, accelerator.process_index, self.stage.timesteps)
             with accelerator.autocast():
                 losses = self.stage.losses(self.model, batch, noise, times)
             accelerator.backward(losses["loss"])

@@ -36,7 +36,8 @@ class NoiseSchedule:
         """From the configuration of a diffusers scheduler, of whatever sampler, that comes with the base model."""
         from diffusers import DDPMScheduler
 
-        scheduler = DDPMScheduler.from_config(dict(config))
+        kind: Any = DDPMScheduler
+        scheduler = kind.from_config(dict(config))
         return cls(scheduler.alphas_cumprod.float(), scheduler.config.prediction_type)
 
     def _of_rows(self, timesteps: Tensor) -> Tensor:

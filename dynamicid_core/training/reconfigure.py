@@ -53,7 +53,9 @@ class ReconfigureModel(nn.Module):
     ) -> Tensor:
         """B sources with k targets each, in the shapes of :class:`ReconfigureBatch` -> edited tokens [B * k, T, 768]"""
         landmarks = torch.cat((source_landmarks, target_landmarks.flatten(0, 1)))  # [B + B * k, 106, 2]
-        source, target = self.motion_features(landmarks).split([len(source_landmarks), target_landmarks[..., 0, 0].numel()])
+        source, target = self.motion_features(landmarks).split(
+            [len(source_landmarks), target_landmarks[..., 0, 0].numel()]
+        )
         return self.IMR(source_tokens.float(), source, target, source_text.float(), target_text.flatten(0, 1).float())
 
 

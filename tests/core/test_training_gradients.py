@@ -9,8 +9,8 @@ import torch
 from dynamicid_core.networks.saa import LORA_TARGETS
 from dynamicid_core.training.anchor import anchor_losses, new_saa
 from dynamicid_core.training.face_unet import FaceUNet
-from dynamicid_core.training.losses import NoiseSchedule
 from dynamicid_core.training.loop import draw_noise
+from dynamicid_core.training.losses import NoiseSchedule
 from dynamicid_core.training.reconfigure import reconfigure_losses
 from dynamicid_core.types import Cast, DynamicIDError, Face, Person
 

@@ -42,7 +42,9 @@ def rows():
 def test_a_schedule_comes_from_the_base_scheduler_whatever_its_class():
     diffusers = pytest.importorskip("diffusers")
     for kind in (diffusers.DDIMScheduler, diffusers.EulerDiscreteScheduler, diffusers.PNDMScheduler):
-        scheduler = kind(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction")
+        scheduler = kind(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"
+        )
         schedule = NoiseSchedule.of(scheduler.config)
         assert schedule.prediction == "v_prediction"
         np.testing.assert_allclose(schedule.signal, SIGNAL, rtol=2e-4)
@@ -113,7 +115,9 @@ class Pretender(torch.nn.Module):
 
     def forward(self, noisy, timesteps, text, tokens, pooled=None, sizes=None):
         self.calls += 1
-        return noisy * (1 + tokens.mean((1, 2))[:, None, None, None]) + text.mean() + timesteps[:, None, None, None] / 1e3
+        return (
+            noisy * (1 + tokens.mean((1, 2))[:, None, None, None]) + text.mean() + timesteps[:, None, None, None] / 1e3
+        )
 
 
 def reconfigure(weights, unet):
@@ -184,7 +188,9 @@ def test_noise_of_a_row_does_not_depend_on_the_process_that_has_it():
     assert len(noise.unique()) > 0.9 * noise.numel()
     other = draw_noise(latents, seed=7, number=6, process=0, timesteps=1000)[0]
     assert not torch.equal(noise, other)
-    assert torch.equal(noise[3, 0, 0, 0, :3], torch.randn(latents.shape[1:], generator=row_generator(7, 5, 3))[0, 0, 0, :3])
+    assert torch.equal(
+        noise[3, 0, 0, 0, :3], torch.randn(latents.shape[1:], generator=row_generator(7, 5, 3))[0, 0, 0, :3]
+    )
 
 
 def test_the_learning_rate_warms_up_and_falls():

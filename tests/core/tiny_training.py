@@ -137,5 +137,7 @@ def reconfigure_stage(unet: FaceUNet | None, **options) -> Stage:
 
 def trainer(stage: Stage, folder: Path, process: int = 0, **settings) -> Trainer:
     """With settings that are quick and quiet."""
-    chosen = StageSettings(**{"steps": 6, "batch": 2, "save_every": 3, "mixed_precision": "no", "workers": 0} | settings)
+    chosen = StageSettings(
+        **{"steps": 6, "batch": 2, "save_every": 3, "mixed_precision": "no", "workers": 0} | settings
+    )
     return Trainer(stage, chosen, make_accelerator(chosen, folder), folder, seed=0)

@@ -111,6 +111,7 @@ class FaceProcessor(nn.Module):
             out = add_faces(dynamicid.call, faces, out, q)
         return attn.to_out[1](self._project(attn.to_out[0], "to_out", out))
 
+
 def add_faces(call: Call, faces: SiteFaces, text: Tensor, q: Tensor) -> Tensor:
     """The text attention of a cross attention, plus the faces: [B, N, C], before ``to_out``.
 
