@@ -56,15 +56,25 @@ def anchor_makers(settings: Settings, manifest: Manifest, networks: Networks) ->
 
 def reconfigure_makers(settings: Settings, manifest: Manifest, networks: Networks) -> list[Maker]:
     """Face tokens, landmarks, latents, the states of the portrait prompt, and features of what photos show."""
-    dtype, crop, stage = getattr(torch, settings.cache_dtype), settings.base.crop_factor, settings.reconfigure
+    tokens = token_maker(manifest, networks, settings.base.crop_factor)
+    return [tokens, *_makers_without_tokens(settings, manifest, networks)]
+
+
+def _makers_without_tokens(settings: Settings, manifest: Manifest, networks: Networks) -> list[Maker]:
+    dtype, stage = getattr(torch, settings.cache_dtype), settings.reconfigure
     shown = (say(photo) for photo in manifest.taken for say in (source_text, target_text))
     return [
-        measure_maker(manifest, crop),
-        token_maker(manifest, networks, crop),
+        measure_maker(manifest, settings.base.crop_factor),
         latent_maker(manifest, networks, stage.size, dtype),
         state_maker(["", stage.prompt, *stage.validation.prompts], networks, dtype),
         feature_maker([*stage.validation.expressions, *shown], networks, settings.base.text_feature),
     ]
+
+
+def all_makers(settings: Settings, manifest: Manifest, networks: Networks) -> list[Maker]:
+    """Those of both stages; without face tokens while there is no SAA checkpoint."""
+    second = reconfigure_makers if networks.saa else _makers_without_tokens
+    return [*anchor_makers(settings, manifest, networks), *second(settings, manifest, networks)]
 
 
 def merged(makers: Iterable[Maker]) -> list[Maker]:

@@ -46,14 +46,6 @@ class Networks:
     def clip(self) -> ClipVision:
         return RunningClip(self.clip_vision, lambda: self.device)
 
-    def text_encoders(self) -> list[tuple[Any, Any]]:
-        """The pipeline's tokenizers and text encoders, in its order."""
-        pairs = [
-            (getattr(self.pipe, f"tokenizer{n}", None), getattr(self.pipe, f"text_encoder{n}", None))
-            for n in ("", "_2")
-        ]
-        return [(tokenizer, encoder) for tokenizer, encoder in pairs if encoder is not None]
-
 
 _hashes: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 
@@ -81,9 +73,9 @@ def working(networks: Iterable[nn.Module], device: torch.device) -> Iterator[Non
     was = [(module, first.device, first.dtype) for module in networks for first in [next(module.parameters())]]
     try:
         for module, *_ in was:
-            module.to(device, torch.float32)
+            nn.Module.to(module, device, torch.float32)  # diffusers' own warns of every dtype
         with torch.inference_mode():
             yield
     finally:
         for module, home, dtype in was:
-            module.to(home, dtype)
+            nn.Module.to(module, home, dtype)

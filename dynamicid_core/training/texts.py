@@ -11,13 +11,12 @@ from typing import Any
 import torch
 
 from ..datasets.manifest import Photo
+from ..hosts.diffusers.texts import pooled_features, text_encoders
 from ..prompts import grid_prompt, source_prompt
 from ..types import DynamicIDError
 from .features import TEXT_BATCH, Maker, Rows, cast
 from .frozen import Networks, tokenizer_hash, weights_hash
 from .store import digest
-
-FEATURES = {768: "clip_l", 1024: "clip_h", 1280: "clip_g"}  # width of a CLIP text encoder -> what hosts call it
 
 
 def text_key(text: str) -> bytes:
@@ -56,7 +55,7 @@ def _quiet() -> Iterator[None]:
 
 def state_maker(texts: Iterable[str], networks: Networks, dtype: torch.dtype) -> Maker:
     """``states`` [S, W] of each text as the pipeline makes them for its UNet, and SDXL's ``pooled`` [W2]."""
-    pipe, encoders = networks.pipe, networks.text_encoders()
+    pipe, encoders = networks.pipe, list(text_encoders(networks.pipe).values())
     pooled = "pooled_prompt_embeds" in inspect.signature(pipe.encode_prompt).parameters
 
     def run(some: Sequence[str]) -> Rows:
@@ -88,11 +87,11 @@ def text_feature(networks: Networks, name: str) -> tuple[str, Any, Any]:
 
     Raises DynamicIDError if the base has no encoder of that name.
     """
-    found = {FEATURES.get(encoder.config.hidden_size, ""): (t, encoder) for t, encoder in networks.text_encoders()}
+    found = text_encoders(networks.pipe)
     known = name or next(iter(found), "")
-    if not known or known not in found:
+    if known not in found:
         raise DynamicIDError(
-            f"base.text_feature is {name!r}, but the base model has {', '.join(filter(None, found)) or 'no CLIP text encoder'}."
+            f"base.text_feature is {name!r}, but the base model has {', '.join(found) or 'no CLIP text encoder'}."
         )
     return known, *found[known]
 
@@ -102,16 +101,7 @@ def feature_maker(texts: Iterable[str], networks: Networks, name: str) -> Maker:
     known, tokenizer, encoder = text_feature(networks, name)
 
     def run(some: Sequence[str]) -> Rows:
-        tokens = tokenizer(
-            list(some),
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        # A model with a projection (SDXL's second encoder) gives the pooler's output inside only.
-        seen = getattr(encoder, "text_model", encoder)(tokens.input_ids.to(networks.device))
-        return {"feature": seen.pooler_output.float().cpu()}
+        return {"feature": pooled_features(tokenizer, encoder, some, networks.device)}
 
     made_by = {"feature": known, "encoder": _encoders_key([(tokenizer, encoder)])}
     return Maker("features", made_by, _items(texts), text_key, _same, run, TEXT_BATCH, (encoder,))
