@@ -16,6 +16,7 @@ from ..types import DynamicIDError
 
 TRACKERS = ("none", "tensorboard", "wandb")
 PRECISIONS = ("auto", "no", "fp16", "bf16")
+SCHEDULES = ("constant", "cosine")
 DTYPES = ("float16", "bfloat16", "float32")
 PORTRAIT_PROMPT = "a portrait photo of a person"
 
@@ -105,6 +106,9 @@ class StageSettings:
     learning_rate: float = setting(1e-4, "AdamW's", low=0, high=1)
     weight_decay: float = setting(1e-2, "AdamW's", low=0, high=1)
     warmup: int = setting(0, "steps in which the learning rate rises from 0", low=0)
+    schedule: str = setting(
+        "constant", "of the learning rate after that: constant, or cosine (falling to 0)", choices=SCHEDULES
+    )
     max_gradient_norm: float = setting(1.0, "gradients are scaled down to this norm; 0: never", low=0)
     ema_decay: float = setting(
         0.0, "of the averaged weights, which are then what is saved; 0: no average", low=0, high=0.999999
