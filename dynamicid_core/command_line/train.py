@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -281,7 +282,7 @@ examples:
         )
 
     @staticmethod
-    def run(options: argparse.Namespace) -> dict[str, Any]:
+    def run(options: argparse.Namespace) -> dict[str, Any] | None:
         from ..training.cache import all_makers, stale_parts, write_index
         from ..training.store import remove_part
 
@@ -296,6 +297,8 @@ examples:
             for folder in stale:
                 remove_part(folder)
             write_index(root)
+        if prepared.share.rank:
+            return None
         names = [folder.name for folder in stale]
         said = (
             f"\n{'removed' if removed else 'stale (--remove-stale deletes them)'}: {', '.join(names)}" if names else ""
@@ -306,4 +309,90 @@ examples:
         }
 
 
-ACTIONS = (CacheAction,)
+# --- The stages ---------------------------------------------------------------------------------------------------
+
+
+def add_stage_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
+    add_settings_arguments(parser, stage)
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest state in the output folder, to the same bits"
+    )
+
+
+def train_stage(options: argparse.Namespace, stage: str) -> dict[str, Any] | None:
+    """Fill the cache, then train to the last step."""
+    from ..training.cache import Cache
+    from ..training.stages import train_anchor, train_reconfigure
+
+    prepared = prepare(options, stage)
+    makers = makers_of(prepared, stage)
+    fill_cache(options, prepared, makers)
+    cache = Cache.open(prepared.settings.cache_folder, makers)
+    del makers
+    prepared.networks.release_clip()
+    train = {"anchor": train_anchor, "reconfigure": train_reconfigure}[stage]
+    done = train(
+        prepared.settings,
+        prepared.manifest,
+        cache,
+        prepared.networks,
+        resume=options.resume,
+        progress=not options.quiet,
+    )
+    if prepared.share.rank:
+        return None
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in done.losses.items())
+    text = f"saved {done.checkpoint}\n{done.steps - done.started_at} steps in {done.seconds:.0f} s; {losses}"
+    return {"text": text, "json": {**dataclasses.asdict(done), "checkpoint": str(done.checkpoint)}}
+
+
+class AnchorAction:
+    """Stage 1: the face encoder and the attention to faces learn to put a person into pictures.
+
+    Makes what is missing of the cache first. Writes saa.safetensors into the output folder, which Load DynamicID takes.
+    """
+
+    NAME, SUMMARY = "anchor", "stage 1: face encoder and attention (saa.safetensors)"
+    EXAMPLES = """
+examples:
+  {program} --dataset people --model sd15.safetensors --output run
+  {program} --template > run.toml        every setting, with what it does
+  {program} run.toml --steps 20000 --set anchor.ema_decay=0.9999
+  {program} run.toml --resume            go on where it was interrupted
+  accelerate launch -m dynamicid_core train anchor run.toml
+"""
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        add_stage_arguments(parser, "anchor")
+
+    @staticmethod
+    def run(options: argparse.Namespace) -> dict[str, Any] | None:
+        return train_stage(options, "anchor")
+
+
+class ReconfigureAction:
+    """Stage 2: the networks that edit expression and pose learn from several photos of each person.
+
+    Makes what is missing of the cache first. Writes imr.safetensors into the output folder, for the saa.safetensors that
+    `anchor` has left there or that --saa names.
+    """
+
+    NAME, SUMMARY = "reconfigure", "stage 2: editing of expression and pose (imr.safetensors)"
+    EXAMPLES = """
+examples:
+  {program} --dataset people --model sd15.safetensors --output run
+  {program} run.toml --saa models/dynamicid/saa.safetensors
+  {program} run.toml --set reconfigure.targets=4 --resume
+"""
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        add_stage_arguments(parser, "reconfigure")
+
+    @staticmethod
+    def run(options: argparse.Namespace) -> dict[str, Any] | None:
+        return train_stage(options, "reconfigure")
+
+
+ACTIONS = (CacheAction, AnchorAction, ReconfigureAction)

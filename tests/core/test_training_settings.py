@@ -60,7 +60,10 @@ def test_changes_go_before_the_file_and_their_paths_are_the_users(tmp_path):
 @pytest.mark.parametrize(
     "change, said",
     [
-        ("anchor.learnin_rate=1", "anchor.learnin_rate does not exist in section [anchor]. Did you mean learning_rate?"),
+        (
+            "anchor.learnin_rate=1",
+            "anchor.learnin_rate does not exist in section [anchor]. Did you mean learning_rate?",
+        ),
         ("learning_rate=1", "Did you mean anchor.learning_rate?"),
         ("nothing.like.this=1", "nothing does not exist in the configuration. There are anchor, base,"),
         ("anchor.batch=2.5", "anchor.batch is 2.5; it must be a whole number"),
