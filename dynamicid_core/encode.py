@@ -121,10 +121,13 @@ def choose_faces(
     return found, chosen
 
 
-def _part(photo: np.ndarray, face: DetectedFace | None, factor: float) -> tuple[np.ndarray, Place]:
-    """The part of a photo that is encoded, and its place there."""
-    if factor > 0 and face is not None:
-        return crop_square(photo, face.box, factor)
+def encoded_part(photo: np.ndarray, box: Sequence[float] | None, factor: float) -> tuple[np.ndarray, Place]:
+    """The part of a photo (uint8 RGB [h, w, 3]) that is encoded, and its place there.
+
+    ``box``: of the face, x0, y0, x1, y1 in pixels, None where none was found; ``factor``: 0 for the whole photo.
+    """
+    if factor > 0 and box is not None:
+        return crop_square(photo, box, factor)
     return photo, (0, 0, photo.shape[1], photo.shape[0])
 
 
@@ -185,7 +188,8 @@ def encode_photos(
         check_recogniser(recogniser_of(detector), encoder.origin, "The face analysis")
     found, chosen = choose_faces(photos, detector, order, index, progress)
     kept, message = faces.on_no_face(chosen, on_no_face) if detector else (list(range(len(photos))), "")
-    parts = [_part(photos[i], chosen[i], crop_factor) for i in kept]
+    boxes = [None if (face := chosen[i]) is None else face.box for i in kept]
+    parts = [encoded_part(photos[i], box, crop_factor) for i, box in zip(kept, boxes, strict=True)]
     pixels = torch.cat([clip_pixels(part) for part, _ in parts])
     seen = torch.cat([clip.tokens(some) for some in torch.split(pixels, CLIP_BATCH)])
     details = [_details(photos[i], chosen[i], place) for i, (_, place) in zip(kept, parts, strict=True)]
