@@ -16,7 +16,8 @@ from PIL import Image
 
 from .catalogue import model_file
 from .faces import DetectedFace
-from .types import DynamicIDError
+from .origins import BGR, recogniser_name
+from .types import RECOGNISER, DynamicIDError
 
 PROVIDERS = {  # onnxruntime's names, in the order in which "auto" tries them
     "CUDA": "CUDAExecutionProvider",
@@ -39,6 +40,11 @@ PACK_MODELS = {
 OPTIONAL_MODELS = ("landmark_3d_68",)
 
 LARGEST_DETECTION = 4096  # px of the longer side: larger pictures are shrunk before faces are looked for
+
+
+# Packs share recognisers: buffalo_m has that of buffalo_l. File -> the pack by which it goes; of others the folder's name
+# tells, since several recognisers come under one file name (glintr100.onnx of antelopev2 and of AuraFace).
+RECOGNISERS = {"w600k_r50": RECOGNISER, "w600k_mbf": "buffalo_s"}
 
 
 class InsightFaceDetector:
@@ -67,6 +73,9 @@ class InsightFaceDetector:
         if identity_channels not in ("rgb", "bgr"):
             raise DynamicIDError(f"identity_channels is {identity_channels!r}; it must be 'rgb' or 'bgr'.")
         self.identity_channels = identity_channels
+        file = models["recognition"]
+        pack = RECOGNISERS.get(file.stem, file.absolute().parent.name)
+        self.recogniser = recogniser_name(pack, identity_channels)
         self.det_size = det_size
         self._models = {task: _load_model(task, path, providers) for task, path in models.items()}
         for task, model in self._models.items():
@@ -218,8 +227,11 @@ def load_detector(
     """A detector from a model pack on this machine; nothing is ever downloaded.
 
     ``pack``: the name of a pack, or its folder. The published checkpoints know the identities of ``buffalo_l`` only;
-    the recogniser of another pack gives others. ``roots``: folders to search, as in ``pack_folders``.
+    the recogniser of another pack gives others. After the name, `` (bgr)`` does what ``identity_channels="bgr"`` does, so
+    that what :func:`origins.recogniser_name` gives can be typed. ``roots``: folders to search, as in ``pack_folders``.
     Raises DynamicIDError for a missing package, pack or provider, and for damaged files.
     """
+    if pack.endswith(BGR):
+        pack, identity_channels = pack.removesuffix(BGR), "bgr"
     providers = choose_providers(provider)
     return InsightFaceDetector(find_pack(pack, roots), providers, det_size, threshold, identity_channels)

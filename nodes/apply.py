@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..dynamicid_core.checkpoints import encoder_warnings
 from ..dynamicid_core.drawing import draw_gate_maps
 from ..dynamicid_core.gate_maps import LAYERS, GateRecorder
 from ..dynamicid_core.types import SAAOptions
@@ -27,7 +28,11 @@ class DynamicIDApply(io.ComfyNode):
             description="A model in whose pictures the people of the cast appear. Bypass it and the model is as before.",
             search_aliases=["apply face", "faceid", "identity", "instantid", "ipadapter face"],
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model, with any LoRA or other patches."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The kind of model that the weights were trained for (the published ones: Stable Diffusion 1.5), "
+                    "with any LoRA or other patches.",
+                ),
                 DynamicID.Input("dynamicid", tooltip="From Load DynamicID."),
                 Cast.Input("cast", tooltip="Who appears, from Place Face or Place Faces in Boxes."),
                 io.Float.Input(
@@ -88,7 +93,7 @@ class DynamicIDApply(io.ComfyNode):
         from ..dynamicid_core.hosts import comfy as host
         from .progress import warn
 
-        for message in host.encoder_warnings(dynamicid, cast):
+        for message in encoder_warnings((person.face for person in cast.people), dynamicid.saa):
             warn(message)
         recorder = GateRecorder() if is_running(DynamicIDGateMaps, cls.hidden.prompt) else None
         return io.NodeOutput(host.apply_faces(model, dynamicid, cast, SAAOptions(**options), recorder))

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..types import DynamicIDError, Part, hinting
-from . import convert, dataset, download, encode, generate
+from . import convert, dataset, download, encode, generate, train
 
 PROGRAM = "python -m dynamicid_core"
-COMMANDS = (encode, generate, convert, download, dataset)
+COMMANDS = (encode, generate, dataset, train, convert, download)
 HINTS: dict[Part, str] = {  # how a user supplies what the core finds missing
     "face detector": "Name an InsightFace model pack with --detector.",
     "detected face": "Encode a photo in which the face is visible.",
@@ -96,5 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    print(json.dumps(result["json"], ensure_ascii=False) if options.json else result["text"])
+    if result is not None:  # one of several processes speaks for all
+        print(json.dumps(result["json"], ensure_ascii=False) if options.json else result["text"])
     return 0
