@@ -43,7 +43,12 @@ class Networks:
     def saa(self) -> SAACheckpoint | None:
         return self._saa() if self._saa else None
 
+    def release_clip(self) -> None:
+        """Give CLIP's memory back: with a cache nothing needs it."""
+        self.__dict__.pop("clip_vision", None)
+
     def clip(self) -> ClipVision:
+        """CLIP as ``encode`` takes it."""
         return RunningClip(self.clip_vision, lambda: self.device)
 
 

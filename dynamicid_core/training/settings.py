@@ -102,7 +102,7 @@ class StageSettings:
     steps: int = setting(100_000, "optimizer steps", low=1)
     batch: int = setting(8, "rows of a batch, on each process", low=1)
     accumulation: int = setting(1, "batches to an optimizer step", low=1)
-    size: int = setting(512, "side of the training pictures in px, a multiple of 8", low=64, high=4096)
+    size: int = setting(512, "side of the training pictures in px, a multiple of 8", low=16, high=4096)
     learning_rate: float = setting(1e-4, "AdamW's", low=0, high=1)
     weight_decay: float = setting(1e-2, "AdamW's", low=0, high=1)
     warmup: int = setting(0, "steps in which the learning rate rises from 0", low=0)

@@ -135,7 +135,8 @@ class Part:
         """Add a shard: keys uint8 [n, 16] and tensors [n, ...] each."""
         name = hashlib.sha256(np.ascontiguousarray(keys).tobytes()).hexdigest()[:24]
         whole = {KEYS: torch.from_numpy(np.array(keys)), **tensors}
-        return write_safetensors(self.folder / f"{name}.safetensors", whole, {"format": "pt", "kind": self.kind})
+        # One entry of metadata only: safetensors writes several in any order, and equal rows shall be equal bytes.
+        return write_safetensors(self.folder / f"{name}.safetensors", whole, {"format": "pt"})
 
 
 def _shard_keys(path: Path) -> np.ndarray:
