@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from . import __version__
 from .bases import BASES, known_base, widths_of
+from .face_files import encoder_mismatch
 from .files import HUB_FILES, describe, motion_tensors, read_checkpoint, read_metadata, write_safetensors
 from .networks.face_encoder import FaceEncoder
 from .networks.keypoints import KeypointEncoder
 from .networks.operations import Operations
 from .networks.reconfigurator import Reconfigurator
 from .networks.saa import SAAModule
-from .origins import Origin
+from .origins import Origin, check_recogniser
 from .parts import (
     PREFIXES,
     Part,
@@ -32,7 +33,7 @@ from .parts import (
     reconfigurator_sizes,
     site_sizes,
 )
-from .types import DynamicIDError
+from .types import DynamicIDError, Face
 
 SAA = "DynamicID's SAA weights (SAA.bin or saa.safetensors)"
 IMR = "DynamicID's IMR weights (IMR.bin or imr.safetensors)"
@@ -61,6 +62,16 @@ class MotionCheckpoint:
     reconfigurator: Reconfigurator
     keypoint_encoder: KeypointEncoder
     origin: Origin = Origin()
+
+    @property
+    def token_width(self) -> int:
+        """Of the face tokens that it edits."""
+        return self.reconfigurator.sizes.token
+
+    @property
+    def text_width(self) -> int:
+        """Of the text feature that it reads, which stands beside the landmarks'."""
+        return self.reconfigurator.sizes.motion - self.keypoint_encoder.sizes.out
 
 
 def hash_of(tensors: Tensors) -> str:
@@ -195,6 +206,35 @@ def write_motion(
 
 def _prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in module.state_dict().items()}
+
+
+def check_faces(faces: Iterable[Face], origin: Origin) -> None:
+    """Raise DynamicIDError for a face whose recogniser the weights do not know."""
+    for face in faces:
+        check_recogniser(face.recogniser, origin, f"The face {face.name!r}" if face.name else "A face")
+
+
+def encoder_warnings(faces: Iterable[Face], saa: SAACheckpoint) -> list[str]:
+    """A sentence for each face that another encoder than the loaded one made; it acts, but may look less alike."""
+    of_encoders = {face.encoder: face for face in faces}.values()
+    found = (
+        encoder_mismatch(f.encoder, saa.encoder_hash, f"Face {f.name!r}" if f.name else "A face") for f in of_encoders
+    )
+    return [message for message in found if message]
+
+
+def motion_warning(saa: SAACheckpoint, motion: MotionCheckpoint | None) -> str | None:
+    """A warning when the weights for expressions were trained with another face encoder, else None.
+
+    Published ones do not say with which, and are taken at their word.
+    """
+    trained = motion.origin.encoder if motion else ""
+    if not trained or trained == saa.encoder_hash:
+        return None
+    return (
+        f"The weights for expressions (IMR) were trained with the face encoder {trained[:12]}, but the loaded one is "
+        f"{saa.encoder_hash[:12]}; edited faces may come out wrong. Load the IMR file that belongs to this SAA file."
+    )
 
 
 def convert(sources: Sequence[str | os.PathLike[str]], folder: str | os.PathLike[str] | None = None) -> list[Path]:

@@ -9,14 +9,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .catalogue import model_file
-from .types import DynamicIDError
+from .types import RECOGNISER, DynamicIDError, is_same_recogniser
 
-RECOGNISER = model_file("face_pack").name  # of the published checkpoints
+# Of the published checkpoints.
 CLIP_VISION = model_file("clip_vision").name.removesuffix(".safetensors")
 TEXT_FEATURE = "clip_l"
+
+# Pooled outputs that an IMR can read, unprojected, by the name that both hosts' checkpoints give the encoder.
+TEXT_FEATURES = {
+    "clip_l": "CLIP ViT-L/14, in Stable Diffusion 1.5 and XL",
+    "clip_g": "OpenCLIP ViT-bigG/14, in Stable Diffusion XL",
+    "clip_h": "OpenCLIP ViT-H/14, in Stable Diffusion 2",
+}
+CLIP_WIDTHS = {768: "CLIP ViT-B", 1024: "CLIP ViT-L/14", 1280: "CLIP ViT-H/14", 1664: "CLIP ViT-bigG/14"}  # of tokens
+T = TypeVar("T")
 ABOUT = ("recogniser", "clip_vision", "text_feature", "encoder", "version")  # texts among the metadata
 
 
@@ -72,3 +81,51 @@ def _base(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
             "version of DynamicID."
         ) from error
     return {"base": family, "sites": sites, **widths}
+
+
+def check_recogniser(found: str, origin: Origin, what: str) -> None:
+    """Raise DynamicIDError where an identity comes from another recogniser than the one that the weights know.
+
+    ``what``: what it is made with or by, as a sentence's subject, e.g. "The face 'anna'".
+    """
+    if not is_same_recogniser(found, origin.recogniser):
+        raise DynamicIDError(
+            f"{what} is of the recogniser {found}, but the loaded DynamicID weights know the identities of "
+            f"{origin.recogniser}. Encode the photo with the face model pack {origin.recogniser}, or load weights that were "
+            f"trained with {found}."
+        )
+
+
+def clip_needed(origin: Origin) -> str:
+    """Which CLIP vision model to load."""
+    known = " (the file that IP-Adapter uses)" if origin.clip_vision == CLIP_VISION else ""
+    return f"Load {origin.clip_vision}{known}."
+
+
+def check_clip_width(found: int, wanted: int, origin: Origin) -> None:
+    """Raise DynamicIDError where CLIP's tokens are of another width, so of another model, than the face encoder reads."""
+    if found != wanted:
+        known = CLIP_WIDTHS.get(found)
+        raise DynamicIDError(
+            f"This CLIP vision model {f'seems to be {known}: it ' if known else ''}gives tokens of width {found}, but the "
+            f"face encoder needs {wanted}. {clip_needed(origin)}"
+        )
+
+
+def choose_text_encoder(found: Mapping[str, T], origin: Origin) -> T:
+    """The encoder whose feature the IMR reads, of a model's text encoders by name (:data:`TEXT_FEATURES`).
+
+    Raises DynamicIDError that names the feature wanted and those that there are.
+    """
+    if origin.text_feature in found:
+        return found[origin.text_feature]
+    if origin.text_feature not in TEXT_FEATURES:
+        raise DynamicIDError(
+            f"The weights for expressions read the text feature {origin.text_feature!r}, which this DynamicID does not "
+            "know. Update it."
+        )
+    has = ", ".join(f"{name} ({TEXT_FEATURES[name]})" for name in found) or "none that DynamicID knows"
+    raise DynamicIDError(
+        f"The weights for expressions read the text feature {origin.text_feature} ({TEXT_FEATURES[origin.text_feature]}), "
+        f"but this text encoder gives {has}. Take the text encoder of such a model."
+    )
