@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-import numpy as np
 import pytest
 import tiny_training as tiny
 import torch
 import training_set
-from PIL import Image
 
-from dynamicid_core.checkpoints import load_motion, load_saa
-from dynamicid_core.datasets.manifest import Manifest
-from dynamicid_core.training.cache import Cache, anchor_makers, fill, reconfigure_makers
+from dynamicid_core.checkpoints import load_saa
+from dynamicid_core.training.cache import Cache, anchor_makers, fill
 from dynamicid_core.training.frozen import Networks
 from dynamicid_core.training.settings import Settings
-from dynamicid_core.training.stages import train_anchor, train_reconfigure
-from dynamicid_core.types import Cast, DynamicIDError, Face, Person
+from dynamicid_core.training.stages import train_anchor
 
 diffusers = pytest.importorskip("diffusers")
 pytest.importorskip("accelerate")

@@ -72,7 +72,10 @@ class NarrowBase:
         multiples = [width // self.channels[0] for width in self.channels]
         depths = {"transformer_depth": [1] * 6 + [0] * 2, "transformer_depth_output": [1] * 9 + [0] * 3}
         if self.pooled:
-            depths = {"transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_output": [0] * 3 + [2] * 3 + [10] * 3}
+            depths = {
+                "transformer_depth": [0, 0, 2, 2, 10, 10],
+                "transformer_depth_output": [0] * 3 + [2] * 3 + [10] * 3,
+            }
         names = comfy.utils.unet_to_diffusers(
             {
                 **depths,
