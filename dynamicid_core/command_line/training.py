@@ -132,31 +132,38 @@ def prepare(options: argparse.Namespace, stage: str | None) -> Prepared:
             "dataset with the recogniser that is wanted."
         )
     share, device = _processes(options)
-    return Prepared(settings, manifest, _networks(options, settings, device), share)
+    return Prepared(settings, manifest, _networks(options, settings, share, device), share)
 
 
 def _processes(options: argparse.Namespace) -> tuple[Share, torch.device]:
-    """This process among those that `accelerate launch` started, and its device."""
-    if options.device == "cpu":
+    """This process among those that `accelerate launch` started, and its device.
+
+    What accelerate does for itself later follows the same choice, which it takes from its variables.
+    """
+    device = models.device_of(options)
+    together = "LOCAL_RANK" in os.environ
+    if device.type == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"
+    elif options.device and not together:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
     from accelerate import PartialState
 
     from ..training.making import Share
 
-    state = PartialState()
+    state = PartialState(cpu=device.type == "cpu")
     share = Share(state.process_index, state.num_processes, state.wait_for_everyone)
-    alone = state.num_processes == 1
-    return share, models.device_of(options) if alone else state.device
+    return share, state.device if together else device
 
 
-def _networks(options: argparse.Namespace, settings: Settings, device: torch.device) -> Networks:
+def _networks(options: argparse.Namespace, settings: Settings, share: Share, device: torch.device) -> Networks:
     import torch
 
     from ..training.frozen import Networks
 
     if options.stand_in:
         standins = models.stand_ins("pipeline")
-        models.note_stand_in()
+        if not share.rank:
+            models.note_stand_in()
         return Networks(standins.make_pipeline, standins.make_clip_vision, _saa(settings), device)
     base = settings.base
     given = {name: str(path) if (path := getattr(base, name)) else None for name in MODELS}
