@@ -14,7 +14,7 @@ from .training import add_settings_arguments, fill_cache, makers_of, prepare, sa
 SUMMARY = "photos to a checkpoint of your own"
 EXAMPLES = """
 from photos to a checkpoint that Load DynamicID takes:
-  python -m dynamicid_core dataset build photos people
+  python -m dynamicid_core dataset build photos --output people
   {program} anchor --dataset people --model sd15.safetensors --output run
   {program} reconfigure --dataset people --model sd15.safetensors --output run
 
