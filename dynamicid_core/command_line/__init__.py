@@ -18,6 +18,9 @@ from ..types import DynamicIDError, Part, hinting
 from . import convert, dataset, download, encode, generate, train
 
 PROGRAM = "python -m dynamicid_core"
+from . import convert, dataset, download, encode, generate, train
+
+PROGRAM = "python -m dynamicid_core"
 COMMANDS = (encode, generate, dataset, train, convert, download)
 HINTS: dict[Part, str] = {  # how a user supplies what the core finds missing
     "face detector": "Name an InsightFace model pack with --detector.",

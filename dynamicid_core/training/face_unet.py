@@ -75,9 +75,10 @@ class FaceUNet(nn.Module):
         """
         super().__init__()
         layout = fitting_layout(unet, saa)
-        self.unet: Any = unet.requires_grad_(False).eval()
+        frozen: Any = unet.requires_grad_(False).eval()
         processors = {f"{name}.processor": TokenProcessor(site, lora) for name, site in attention_sites(layout, saa)}
-        self.unet.set_attn_processor(processors)
+        frozen.set_attn_processor(processors)
+        self.unet: Any = frozen
         nobody = torch.zeros(1, tokens, saa.cross_sites[0].sizes.context or 0)
         # One person without a region has the whole picture, so this stands for every row, whoever that is.
         cast = Cast((Person(Face(nobody, nobody, "")),))

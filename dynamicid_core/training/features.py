@@ -7,6 +7,7 @@ what is trained on is what inference gives.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.manifest import Manifest, Photo
-from ..encode import NULL_PIXELS, check_clip_width, encoded_part
+from ..encode import NULL_PIXELS, encoded_part
 from ..landmarks import landmark_fractions
+from ..origins import check_clip_width
 from ..pictures import clip_pixels, square_around
 from ..types import DynamicIDError
 from .frozen import Networks, weights_hash
@@ -54,6 +56,11 @@ def pixel_box(photo: Photo) -> tuple[float, float, float, float] | None:
 
 def floats(values: Any) -> bytes | None:
     return None if values is None else np.asarray(values, np.float32).tobytes()
+
+
+def files_of(manifest: Manifest) -> Manifest:
+    """What opens a set's photos, without a list of them: worker processes need no more."""
+    return dataclasses.replace(manifest, photos=())
 
 
 def identity_of(photo: Photo | None) -> Tensor:
@@ -99,7 +106,7 @@ def clip_maker(manifest: Manifest, networks: Networks, crop_factor: float, dtype
         {"clip_vision": weights_hash(networks.clip_vision), "crop_factor": crop_factor, "dtype": str(dtype)},
         photo_items(manifest.taken, key),
         key,
-        ClipInput(manifest, crop_factor),
+        ClipInput(files_of(manifest), crop_factor),
         lambda inputs: {"clip": cast(clip.tokens(inputs["pixels"]), dtype)},
         CLIP_BATCH,
         (networks.clip_vision,),
@@ -111,6 +118,11 @@ def token_maker(manifest: Manifest, networks: Networks, crop_factor: float) -> M
     clip, saa = networks.clip(), networks.saa
     if saa is None:
         raise DynamicIDError("Face tokens need an SAA checkpoint. Run `train anchor` first, or set reconfigure.saa.")
+    if saa.origin.recogniser != manifest.recogniser:
+        raise DynamicIDError(
+            f"The SAA checkpoint knows identities of {saa.origin.recogniser}, but those of the dataset are "
+            f"{manifest.recogniser}'s. Build the dataset with {saa.origin.recogniser}, or anchor with this dataset first."
+        )
     encoder = saa.face_encoder
 
     def key(photo: Photo) -> bytes:
@@ -118,7 +130,7 @@ def token_maker(manifest: Manifest, networks: Networks, crop_factor: float) -> M
 
     def run(inputs: Rows) -> Rows:
         seen = clip.tokens(inputs["pixels"]).to(networks.device)
-        check_clip_width(encoder.sizes, seen)
+        check_clip_width(seen.shape[-1], encoder.sizes.clip, saa.origin)
         return {"tokens": encoder(inputs["identity"].to(networks.device), seen).cpu()}
 
     made_by = {
@@ -131,7 +143,7 @@ def token_maker(manifest: Manifest, networks: Networks, crop_factor: float) -> M
         made_by,
         photo_items(manifest.taken, key),
         key,
-        ClipInput(manifest, crop_factor),
+        ClipInput(files_of(manifest), crop_factor),
         run,
         CLIP_BATCH,
         (networks.clip_vision, encoder),

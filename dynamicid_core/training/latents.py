@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ..datasets.manifest import Manifest, Photo
-from .features import LATENT_BATCH, Maker, Rows, cast, floats, photo_items
+from .features import LATENT_BATCH, Maker, Rows, cast, files_of, floats, photo_items
 from .frozen import Networks, weights_hash
 from .store import digest
 
@@ -74,7 +74,7 @@ def latent_maker(manifest: Manifest, networks: Networks, side: int, dtype: torch
         {"vae": weights_hash(vae), "scale": scale, "shift": shift, "size": side, "dtype": str(dtype)},
         photo_items(manifest.taken, key, null=False),
         key,
-        TrainingPicture(manifest, side),
+        TrainingPicture(files_of(manifest), side),
         run,
         LATENT_BATCH,
         (vae,),

@@ -142,7 +142,8 @@ class Trainer:
                     bar.set_postfix({name: f"{value:.4g}" for name, value in losses.items()}, refresh=False)
                 bar.update()
                 self._keep(step)
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         return Summary(self.output / self.stage.file, last, first, losses, time.monotonic() - began)
 
     def _start(self, resume: bool) -> int:

@@ -67,7 +67,9 @@ def train_anchor(
         len(schedule.signal),
     )
     trainer = Trainer(stage, options, accelerator, settings.output, settings.seed)
-    return trainer.train(_batches(data, options, accelerator), resume, progress)
+    summary = trainer.train(_batches(data, options, accelerator), resume, progress)
+    accelerator.end_training()
+    return summary
 
 
 def train_reconfigure(
@@ -107,7 +109,9 @@ def train_reconfigure(
         len(schedule.signal),
     )
     trainer = Trainer(stage, options, accelerator, settings.output, settings.seed)
-    return trainer.train(_batches(data, options, accelerator), resume, progress)
+    summary = trainer.train(_batches(data, options, accelerator), resume, progress)
+    accelerator.end_training()
+    return summary
 
 
 # --- The base -----------------------------------------------------------------------------------------------------

@@ -335,6 +335,12 @@ def test_a_new_photo_costs_its_own_rows(dataset, networks, tmp_path):
     assert {one.kind: one.missing for one in planned if one.missing} == {"measures": 1, "tokens": 1}
 
 
+def test_tokens_of_another_recogniser_are_refused(dataset, networks):
+    other = dataclasses.replace(dataset, recogniser="antelopev2")
+    with pytest.raises(DynamicIDError, match="identities of buffalo_l, but those of the dataset are antelopev2's"):
+        token_maker(other, networks, 0.0)
+
+
 def test_stale_parts_are_removed_and_nothing_else(filled, dataset, networks, tmp_path):
     makers = [clip_maker(dataset, networks, crop, torch.float16) for crop in (0.0, 2.0)]
     fill(tmp_path, makers, CPU)

@@ -141,3 +141,22 @@ def trainer(stage: Stage, folder: Path, process: int = 0, **settings) -> Trainer
         **{"steps": 6, "batch": 2, "save_every": 3, "mixed_precision": "no", "workers": 0} | settings
     )
     return Trainer(stage, chosen, make_accelerator(chosen, folder), folder, seed=0)
+
+
+def plain_descent(parameters, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """In AdamW's place: weights move by their gradients, so that these can be compared."""
+    return torch.optim.SGD(parameters, lr=lr)
+
+
+def train_both(folder: Path, rows: int) -> None:
+    """Two steps of each stage with ``rows`` to a process, one after another, and their checkpoints in ``folder``."""
+    from accelerate import Accelerator
+
+    accelerator = Accelerator()
+    process = accelerator.process_index
+    trainer(anchor_stage(anchor_model(perturbed=True)), folder, **TOGETHER).train(Rows(rows, process), progress=False)
+    stage = reconfigure_stage(face_unet(), gather=accelerator.gather, process=process)
+    trainer(stage, folder, **TOGETHER).train(Rows(rows, process, make=reconfigure_batch), progress=False)
+
+
+TOGETHER = {"steps": 2, "learning_rate": 0.1, "ema_decay": 0.5}
