@@ -140,10 +140,12 @@ def _processes(options: argparse.Namespace) -> tuple[Share, torch.device]:
     if options.device == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"
     from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
 
     from ..training.making import Share
 
-    state = PartialState()
+    # `accelerate launch --cpu` says so in the environment, where only the full Accelerator looks by itself.
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     share = Share(state.process_index, state.num_processes, state.wait_for_everyone)
     alone = state.num_processes == 1
     return share, models.device_of(options) if alone else state.device

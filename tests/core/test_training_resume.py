@@ -69,7 +69,9 @@ def test_training_moved_and_the_checkpoint_is_the_average(tmp_path):
     summary, trainer = run("anchor", tmp_path, ema_decay=0.5, learning_rate=1e-2)
     before, after = trained_tensors(tiny.anchor_model().state_dict()), weights(trainer)
     saved, metadata = read_safetensors(summary.checkpoint)
-    live = dict(zip((n for n, p in trainer.model.named_parameters() if p.requires_grad), trainer.average.shadow, strict=True))
+    live = dict(
+        zip((n for n, p in trainer.model.named_parameters() if p.requires_grad), trainer.average.shadow, strict=True)
+    )
     assert metadata["step"] == "6"
     assert saved.keys() == after.keys()
     assert all(not torch.equal(after[name], before[name]) for name in after)
