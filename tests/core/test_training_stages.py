@@ -68,7 +68,9 @@ def world(tmp_path_factory) -> SimpleNamespace:
 def run(stage: str, folder, manifest, networks, **changes):
     """The stage with its cache, as the command runs it."""
     settings = settings_for(folder, stage, **changes)
-    make, train = {"anchor": (anchor_makers, train_anchor), "reconfigure": (reconfigure_makers, train_reconfigure)}[stage]
+    make, train = {"anchor": (anchor_makers, train_anchor), "reconfigure": (reconfigure_makers, train_reconfigure)}[
+        stage
+    ]
     makers = make(settings, manifest, networks)
     fill(settings.cache_folder, makers, torch.device("cpu"))
     return train(settings, manifest, Cache.open(settings.cache_folder, makers), networks, progress=False)
