@@ -147,10 +147,12 @@ def _processes(options: argparse.Namespace) -> tuple[Share, torch.device]:
     elif options.device and not together:
         os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
     from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
 
     from ..training.making import Share
 
-    state = PartialState(cpu=device.type == "cpu")
+    # `accelerate launch --cpu` says so in the environment, where only the full Accelerator looks by itself.
+    state = PartialState(cpu=device.type == "cpu" or parse_flag_from_env("ACCELERATE_USE_CPU"))
     share = Share(state.process_index, state.num_processes, state.wait_for_everyone)
     return share, state.device if together else device
 
