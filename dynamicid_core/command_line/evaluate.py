@@ -14,6 +14,7 @@ processes and machines. What each number means: docs/evaluation.md.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -21,16 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..types import DynamicIDError
-from . import generate, models, samples
+from . import asked, generate, models, samples
 from .encode import add_photo_arguments
 
 if TYPE_CHECKING:
-    from ..evaluation.cases import Box, Case
+    from ..evaluation.cases import Case
     from ..evaluation.recognisers import Recogniser
     from ..evaluation.results import Run
     from ..evaluation.store import Store
     from ..evaluation.workers import Workers
-    from .settings import PersonSettings
 
 SUMMARY = "numbers, tables and a report: how good pictures of people are"
 EXAMPLES = """
@@ -53,14 +53,9 @@ prompts, a line each (or rows with prompt, people, expressions, poses, boxes):
   a photo of {{people}} at a cafe
 """
 OUTPUT, COMPARISON = Path("evaluation"), Path("comparison")
-LISTS = ("list.jsonl", "list.json", "list.csv", "list.tsv", "list.toml")
-DRAWINGS = ("_regions", "_activation")  # what `generate --explain` puts beside a picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from ..evaluation.recognisers import DLIB
-    from ..evaluation.report import SHOWN
-
     parser.add_argument("pictures", nargs="*", type=Path, metavar="PICTURE", help="pictures, folders of them, or lists")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help=f"default: {OUTPUT}, with --compare {COMPARISON}"
@@ -70,10 +65,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare", nargs="+", type=Path, metavar="FOLDER",
         help="outputs of evaluations: tables beside each other, with differences to the first",
     )  # fmt: skip
-    group = parser.add_argument_group("judges")
+    parser.add_argument(
+        "--show", type=int, default=60, metavar="N", help="pictures in the report (default: %(default)s)"
+    )
+    _add_judges(parser.add_argument_group("judges"))
+    _add_making(
+        parser.add_argument_group("pictures to be made", "Every prompt with every group of people and every seed.")
+    )
+    generate.add_sampling_arguments(parser)
+    generate.add_option_arguments(parser)
+    add_photo_arguments(parser)
+    models.add_arguments(parser, pipeline=True)
+    parser.set_defaults(origin=None, prompt=None, seed=None, photos=(), people=None)
+
+
+def _add_judges(group: Any) -> None:
     group.add_argument(
         "--recognisers", nargs="+", metavar="NAME",
-        help=f"{', '.join(DLIB)} (slower, sees turned heads too), or InsightFace packs by name or folder; the first should be "
+        help="dlib, dlib-cnn (slower, sees turned heads too), or InsightFace packs by name or folder; the first should be "
         "that which conditioned the pictures (default: that of --detector, and dlib)",
     )  # fmt: skip
     group.add_argument(
@@ -85,10 +94,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="classifier of expressions: HSEmotion or FER+ (default: read off landmarks)",
     )
     group.add_argument("--gallery", type=Path, metavar="FOLDER", help="more people among whom faces are looked up")
-    group.add_argument(
-        "--show", type=int, default=SHOWN, metavar="N", help="pictures in the report (default: %(default)s)"
-    )
-    group = parser.add_argument_group("pictures to be made", "Every prompt with every group of people and every seed.")
+
+
+def _add_making(group: Any) -> None:
     group.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt in each line, or a list with more")
     group.add_argument(
         "--people",
@@ -104,103 +112,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--baseline", action="store_true", help="also make each without faces, to see what faces change")
     group.add_argument("--negative", metavar="TEXT", help="what pictures shall not show")
     group.add_argument("--offload", action="store_true", help="keep on the device only what is at work; saves memory")
-    generate.add_sampling_arguments(parser)
-    generate.add_option_arguments(parser)
-    add_photo_arguments(parser)
-    models.add_arguments(parser, pipeline=True)
-    parser.set_defaults(origin=None, prompt=None, seed=None, photos=(), people=None)
 
 
-# --- What to judge ------------------------------------------------------------------------------------------------
-
-
-def cases_of(paths: Sequence[Path]) -> list[Case]:
-    """The cases of pictures that remember their settings, of folders, and of lists."""
-    from ..evaluation.cases import pictures_in, read_cases
-    from ..evaluation.lists import is_list
-
-    cases: list[Case] = []
-    for path in paths:
-        if path.is_dir():
-            lists = [path / name for name in LISTS if (path / name).is_file()]
-            found = [case for file in lists for case in read_cases(file)]
-            cases += found or [case_of(picture) for picture in pictures_in(path) if not _is_drawing(picture)]
-        elif is_list(path):
-            cases += read_cases(path)
-        elif not _is_drawing(path):
-            cases.append(case_of(path))
-    if not cases:
-        raise DynamicIDError(f"There are no pictures in {', '.join(map(str, paths))}.")
-    return cases
-
-
-def _is_drawing(path: Path) -> bool:
-    """Is it a drawing that `generate --explain` put beside a picture?"""
-    plain = next((path.stem.removesuffix(end) for end in DRAWINGS if path.stem.endswith(end)), None)
-    return plain is not None and path.with_name(plain + path.suffix).is_file()
-
-
-def case_of(path: Path) -> Case:
-    """A picture that `generate` made, by what it remembers; DynamicIDError for any other."""
-    from ..evaluation.cases import Case
-    from .settings import read_png
-
-    try:
-        settings = read_png(path)
-    except DynamicIDError as error:
-        text = str(error).removeprefix("--from: ")
-        raise DynamicIDError(f"{text} Say in a list who it shall show (`evaluate --help` has an example).") from error
-    if not settings.people:
-        raise DynamicIDError(f"{path} remembers nobody. Say in a list who it shall show.")
-    people = tuple(_reference(person, settings.photos, settings.checksums, path) for person in settings.people)
-    return Case(path, people, settings.prompt)
-
-
-def _reference(person: PersonSettings, photos: dict[str, Any], sums: dict[str, str], picture: Path) -> Any:
-    from ..evaluation.cases import Reference, checksum
-
-    files = []
-    for name in person.files:
-        places = [Path(name), picture.parent / name]
-        file = next((place for place in places if place.is_file()), None)
-        if file is None:
-            raise DynamicIDError(
-                f"{picture} was made with {name}, which is not there. Call this from the folder where it was made, or name "
-                "the people in a list."
-            )
-        if sums.get(name, "") not in ("", checksum(file)):
-            print(f"{file} has changed since {picture} was made.", file=sys.stderr)
-        files.append(file)
-    index = photos.get("index", 0) if person.index is None else person.index
-    order = photos.get("order", "large-small")
-    return Reference(tuple(files), person.name, _box_of(person), person.expression, order=order, index=index)
-
-
-def _box_of(person: PersonSettings) -> Box | None:
-    """Where the person may be; of a mask the bounds of its brighter half."""
-    from ..pictures import read_mask
-
-    if person.mask is None:
-        return person.box
-    mask = read_mask(person.mask)[0].numpy()
-    rows, columns = ((mask > mask.max() / 2).any(axis).nonzero()[0] for axis in (1, 0))
-    height, width = mask.shape
-    return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height
+# --- What is judged ------------------------------------------------------------------------------------------------
 
 
 def _make(options: argparse.Namespace, folder: Path, workers: Workers) -> list[Case]:
     """Make the pictures of prompts x people that are missing."""
     if not options.people_folder:
         raise DynamicIDError("--prompts needs --people, a folder with a photo of each person.")
-    import dataclasses
-
     every = samples.samples(options)
     maker = samples.Maker(options, every)
     workers.map(lambda sample: maker.make(sample, folder, options.baseline), every, "pictures")
     cases = []
     for sample in every:
         baseline = sample.baseline(folder) if options.baseline else None
-        case = case_of(sample.picture(folder))
+        case = asked.case_of(sample.picture(folder))
         cases.append(dataclasses.replace(case, ground_truth=sample.ground_truth, baseline=baseline))
     return cases
 
@@ -276,7 +203,7 @@ def judge(options: argparse.Namespace, workers: Workers) -> Run:
     gallery = gallery_of(options.gallery) if options.gallery else []
     reader = load_reader(options.expressions)
     recognisers = recognisers_of(options, lambda text: workers.main and print(text, file=sys.stderr))
-    cases = _make(options, folder, workers) if options.prompts else cases_of(options.pictures)
+    cases = _make(options, folder, workers) if options.prompts else asked.cases_of(options.pictures)
     store = Store(folder / "cache")
     tools = Tools(recognisers, reader, _clip(options, store), recognisers[0].name)
     return evaluate(cases, tools, store, workers, options.name or folder.resolve().name, gallery)

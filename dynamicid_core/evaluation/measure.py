@@ -10,6 +10,7 @@ import numpy as np
 
 from ..faces import DetectedFace
 from ..pictures import to_rgb
+from ..scoring import SAME_PERSON
 from ..types import DynamicIDError
 from . import metrics
 from .cases import Case, Reference
@@ -130,12 +131,13 @@ def _faces(seen: Seen, similarity: np.ndarray | None, matching: metrics.Matching
     person_of = {face: person for person, face in enumerate(matching or []) if face is not None}
     results = []
     for number, face in enumerate(seen.faces):
-        person = person_of.get(number)
+        box, person = fractions(face.box, seen.size), person_of.get(number)
         if similarity is None:
-            alike = 0.0
-        else:
-            alike = float(similarity[:, number].max() if person is None else similarity[person, number])
-        results.append(FaceResult(fractions(face.box, seen.size), person, alike))
+            results.append(FaceResult(box, None, 0.0))
+            continue
+        nearest = int(similarity[:, number].argmax()) if person is None else person
+        alike = float(similarity[nearest, number])
+        results.append(FaceResult(box, person, alike, nearest if person is None and alike >= SAME_PERSON else None))
     return tuple(results)
 
 

@@ -25,7 +25,6 @@ FILE = "report.html"
 TEMPLATE = "report_template.html"
 SIDE, THUMB = 640, 128  # px of the longer side of a picture, and of a reference
 FACE = 1.9  # a reference's crop, in sizes of the face
-SHOWN = 60  # pictures
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Overlay:
     below: bool  # where there is room for the text
 
 
-def write_report(folder: Path, runs: Sequence[Run], shown: int = SHOWN) -> Path:
+def write_report(folder: Path, runs: Sequence[Run], shown: int = 60) -> Path:
     """``folder/report.html``: one run, or several beside each other. ``shown``: how many pictures, the worst first."""
     environment = _environment()
     table = summarise(*runs)
@@ -190,10 +189,12 @@ def css_color(number: int) -> str:
 
 
 def overlay(face: FaceResult, names: Sequence[str]) -> Overlay:
-    """What is drawn over a face: the person's colour and name, or grey for somebody who was not asked for."""
+    """What is drawn over a face: the person's colour and name, red for somebody shown twice, grey for strangers."""
     x0, y0, x1, y1 = (100 * min(max(end, 0), 1) for end in face.box)
     if face.person is None:
-        return Overlay(x0, y0, x1 - x0, y1 - y0, "#c8c8c8", "not asked for", y1 < 92)
+        color = "#c8c8c8" if face.again is None else "#ff7a6b"
+        text = f"{names[face.again]} again {face.similarity:.2f}" if face.again is not None else "not asked for"
+        return Overlay(x0, y0, x1 - x0, y1 - y0, color, text, y1 < 92)
     text = f"{names[face.person]} {face.similarity:.2f}"
     return Overlay(x0, y0, x1 - x0, y1 - y0, css_color(face.person), text, y1 < 92)
 

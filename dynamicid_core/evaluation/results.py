@@ -38,7 +38,8 @@ class FaceResult:
 
     box: Box
     person: int | None  # whom it is matched to, from 0; None: nobody
-    similarity: float  # to that person, or the largest to anybody
+    similarity: float  # to that person, or the largest to anybody asked for
+    again: int | None = None  # whom it shows once more, if it is matched to nobody
 
 
 @dataclass(frozen=True)

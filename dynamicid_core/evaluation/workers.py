@@ -54,5 +54,6 @@ def _join() -> tuple[int, int]:
         raise DynamicIDError(
             "Several processes need the Python package accelerate: python -m pip install accelerate"
         ) from error
-    state: Any = PartialState(timeout=PATIENCE)
+    # Only results are exchanged, which are no tensors: by the CPU, wherever the models run.
+    state: Any = PartialState(cpu=True, timeout=PATIENCE)
     return state.process_index, state.num_processes
