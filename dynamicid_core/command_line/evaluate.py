@@ -89,10 +89,13 @@ def _add_judges(group: Any) -> None:
         "--clip", metavar="PATH", help="for CLIP-T: a CLIP model, a folder as on the hub or its name there"
     )
     group.add_argument(
-        "--expressions",
-        metavar="ONNX",
-        help="classifier of expressions: HSEmotion or FER+ (default: read off landmarks)",
-    )
+        "--expressions", type=Path, metavar="FILE",
+        help="a classifier of expressions, .onnx of HSEmotion's form (default: expressions are read from the landmarks)",
+    )  # fmt: skip
+    group.add_argument(
+        "--expression-classes", metavar="NAMES",
+        help="its classes in their order, such as anger,disgust,fear,... (default: HSEmotion's seven or eight)",
+    )  # fmt: skip
     group.add_argument("--gallery", type=Path, metavar="FOLDER", help="more people among whom faces are looked up")
 
 
@@ -201,7 +204,8 @@ def judge(options: argparse.Namespace, workers: Workers) -> Run:
         options.device = _own_device()
     folder = options.output or OUTPUT
     gallery = gallery_of(options.gallery) if options.gallery else []
-    reader = load_reader(options.expressions)
+    classes = [name.strip() for name in (options.expression_classes or "").split(",") if name.strip()]
+    reader = load_reader(options.expressions, classes)
     recognisers = recognisers_of(options, lambda text: workers.main and print(text, file=sys.stderr))
     cases = _make(options, folder, workers) if options.prompts else asked.cases_of(options.pictures)
     store = Store(folder / "cache")
