@@ -120,11 +120,14 @@ def _add_making(group: Any) -> None:
 # --- What is judged ------------------------------------------------------------------------------------------------
 
 
-def _make(options: argparse.Namespace, folder: Path, workers: Workers) -> list[Case]:
-    """Make the pictures of prompts x people that are missing."""
+def _planned(options: argparse.Namespace) -> list[samples.Sample]:
     if not options.people_folder:
         raise DynamicIDError("--prompts needs --people, a folder with a photo of each person.")
-    every = samples.samples(options)
+    return samples.samples(options)
+
+
+def _make(every: Sequence[samples.Sample], options: argparse.Namespace, folder: Path, workers: Workers) -> list[Case]:
+    """Make the pictures of prompts x people that are missing."""
     maker = samples.Maker(options, every)
     workers.map(lambda sample: maker.make(sample, folder, options.baseline), every, "pictures")
     cases = []
@@ -203,11 +206,15 @@ def judge(options: argparse.Namespace, workers: Workers) -> Run:
     if workers.count > 1 and not options.device:
         options.device = _own_device()
     folder = options.output or OUTPUT
+    # What the user got wrong is said before models are loaded.
+    planned = _planned(options) if options.prompts else []
+    cases = [] if options.prompts else asked.cases_of(options.pictures)
     gallery = gallery_of(options.gallery) if options.gallery else []
     classes = [name.strip() for name in (options.expression_classes or "").split(",") if name.strip()]
     reader = load_reader(options.expressions, classes)
     recognisers = recognisers_of(options, lambda text: workers.main and print(text, file=sys.stderr))
-    cases = _make(options, folder, workers) if options.prompts else asked.cases_of(options.pictures)
+    if planned:
+        cases = _make(planned, options, folder, workers)
     store = Store(folder / "cache")
     tools = Tools(recognisers, reader, _clip(options, store), recognisers[0].name)
     return evaluate(cases, tools, store, workers, options.name or folder.resolve().name, gallery)
