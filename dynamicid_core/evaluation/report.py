@@ -18,7 +18,7 @@ from ..scoring import SAME_PERSON
 from ..types import DynamicIDError
 from .definitions import METRICS, Metric
 from .results import FaceResult, PictureResult, ReferenceResult, Run
-from .statistics import Table, summarise
+from .statistics import Line, Table, summarise
 from .tables import ARROWS, header, named, sections
 
 FILE = "report.html"
@@ -48,7 +48,7 @@ def write_report(folder: Path, runs: Sequence[Run], shown: int = 60) -> Path:
         runs=table.runs,
         run=runs[0],
         pictures=len(runs[0].pictures),
-        people=len({person.photos for run in runs for p in run.pictures for person in p.people}),
+        people=len({person.name for run in runs for p in run.pictures for person in p.people}),
         recognisers=list(dict.fromkeys(name for run in runs for name in run.recognisers)),
         titles=header(table),
         sections=_sections(table),
@@ -93,11 +93,21 @@ def _sections(table: Table) -> list[dict[str, Any]]:
             title_of_row = named(line.metric, table.gallery)
             rows.append({
                 "label": title_of_row, "arrow": ARROWS[line.metric.better], "text": line.metric.text,
-                "recogniser": line.recogniser or "", "cells": [cell.partition(" [") for cell in cells],
+                "recogniser": line.recogniser or "", "cells": [(*cell.partition(" ["), kind) for cell, kind in zip(cells, _kinds(line, cells), strict=True)],
                 "first": not rows or rows[-1]["label"] != title_of_row,
             })  # fmt: skip
         found.append({"title": title, "rows": rows})
     return found
+
+
+def _kinds(line: Line, cells: Sequence[str]) -> list[str]:
+    """For each cell "good" or "bad" where it is a difference whose interval does not hold 0."""
+    kinds = [""] * (len(cells) - len(line.differences))
+    for estimate in line.differences:
+        sign = 0 if estimate is None else (estimate.low > 0) - (estimate.high < 0)
+        wanted = {"higher": 1, "lower": -1, "": 0}[line.metric.better]
+        kinds.append("" if not sign * wanted else "good" if sign == wanted else "bad")
+    return kinds
 
 
 def _missing(runs: Sequence[Run]) -> list[str]:

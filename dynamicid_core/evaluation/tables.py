@@ -25,7 +25,7 @@ def shown(estimate: Estimate | None, metric: Metric, signed: bool = False) -> st
 
     def number(value: float) -> str:
         text = form.format(value * scale)
-        return text.replace("-0", "0", 1) if float(text) == 0 else text
+        return text.lstrip("+-") if float(text) == 0 else text
 
     mean = number(estimate.mean) + ("" if not metric.share else " points" if signed else "%")
     if math.isnan(estimate.low):
