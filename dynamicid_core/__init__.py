@@ -6,3 +6,5 @@ The data flows one way, and imports follow it::
 
 Start with :mod:`dynamicid_core.types`, which holds the shape legend.
 """
+
+__version__ = "0.1.0"  # as in pyproject.toml; checkpoints trained here carry it

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from .networks.saa import SAAModule
+from .networks.saa import SAAModule, Site
 from .regions import RegionWeights
 from .types import Cast, DynamicIDError, Person
 
@@ -49,11 +49,29 @@ def pack_faces(keys: Tensor, values: Tensor, people: Sequence[Person]) -> Tensor
     counts = [person.face.tokens.shape[1] for person in people]
     mix = [f for p, n in zip(people, counts, strict=True) for f in p.face.mix for _ in range(n // len(p.face.mix))]
     weight = [p.weight for p, n in zip(people, counts, strict=True) for _ in range(n)]
-    probe = torch.nn.functional.normalize(keys.sum(1, keepdim=True), dim=-1)  # [R, 1, C]
-    pad = keys.new_zeros(len(keys), padded(keys.shape[1]) - keys.shape[1], keys.shape[2])
+    probe = face_probe(keys)
     keys = keys * torch.tensor(mix).to(keys)[:, None]
     values = values * torch.tensor(weight).to(values)[:, None]
+    return packed(keys, values, probe)
+
+
+def face_probe(keys: Tensor) -> Tensor:
+    """The direction of a query that the faces activate most: keys [R, tokens, C] -> [R, 1, C], of length 1."""
+    return torch.nn.functional.normalize(keys.sum(1, keepdim=True), dim=-1)
+
+
+def packed(keys: Tensor, values: Tensor, probe: Tensor) -> Tensor:
+    """Keys and values [R, tokens, C], both padded, and the probe [R, 1, C], one after another: [R, 2 * M + 1, C]."""
+    pad = keys.new_zeros(len(keys), padded(keys.shape[1]) - keys.shape[1], keys.shape[2])
     return torch.cat((keys, pad, values, pad, probe), dim=1)
+
+
+def face_keys_values(site: Site, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """What one cross attention makes of face tokens [R, tokens, 768]: keys and values, [R, tokens, C] each.
+
+    Computed in the dtype and on the device of the tokens, to which the weights are brought.
+    """
+    return tokens @ site.to_k_ip.weight.to(tokens).T, tokens @ site.to_v_ip.weight.to(tokens).T
 
 
 def pack_cast(saa: SAAModule, cast: Cast) -> tuple[Tensor, ...]:
@@ -71,10 +89,7 @@ def pack_cast(saa: SAAModule, cast: Cast) -> tuple[Tensor, ...]:
             )
     null = torch.cat([person.face.uncond_tokens for person in cast.people], dim=1)
     tokens = torch.cat((null, torch.cat([person.face.tokens for person in cast.people], dim=1)))  # [2, all tokens, 768]
-    return tuple(
-        pack_faces(tokens @ site.to_k_ip.weight.to(tokens).T, tokens @ site.to_v_ip.weight.to(tokens).T, cast.people)
-        for site in saa.cross_sites
-    )
+    return tuple(pack_faces(*face_keys_values(site, tokens), cast.people) for site in saa.cross_sites)
 
 
 def score_bias(visible: Tensor, counts: Sequence[int]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .types import DynamicIDError, Face
+from .types import DynamicIDError, Face, check_recognisers
 
 BLEND_MODES = ("tokens", "attention")
 
@@ -42,6 +42,7 @@ def parse_weights(text: str) -> list[float]:
 def _check_alike(faces: Sequence[Face]) -> None:
     if not faces:
         raise DynamicIDError("There are no faces to blend. Give at least one.")
+    check_recognisers(faces)
     if len({face.encoder for face in faces}) > 1:
         raise DynamicIDError("These faces were made by different face encoders. Encode them all with the same one.")
     if len({(tuple(face.tokens.shape), face.mix) for face in faces}) > 1:

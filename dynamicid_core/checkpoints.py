@@ -1,31 +1,40 @@
-"""Tensors -> strictly loaded networks. All sizes are read from the tensors."""
+"""Files -> strictly loaded networks and what they belong to; trained networks -> files; published pickles -> safetensors."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from .files import HUB_FILES, PREFIX_OF, describe, motion_tensors, read_checkpoint, write_safetensors
-from .networks.face_encoder import FaceEncoder, FaceEncoderSizes
-from .networks.keypoints import KeypointEncoder, KeypointEncoderSizes
+from . import __version__
+from .bases import BASES, known_base, widths_of
+from .face_files import encoder_mismatch
+from .files import HUB_FILES, describe, motion_tensors, read_checkpoint, read_metadata, write_safetensors
+from .networks.face_encoder import FaceEncoder
+from .networks.keypoints import KeypointEncoder
 from .networks.operations import Operations
-from .networks.perceiver import HEAD_WIDTH
-from .networks.reconfigurator import Reconfigurator, ReconfiguratorSizes
-from .networks.saa import SAAModule, SiteSizes
-from .types import DynamicIDError
+from .networks.reconfigurator import Reconfigurator
+from .networks.saa import SAAModule
+from .origins import Origin, check_recogniser
+from .parts import (
+    PREFIXES,
+    Part,
+    Tensors,
+    built,
+    face_encoder_sizes,
+    keypoint_sizes,
+    listed,
+    reconfigurator_sizes,
+    site_sizes,
+)
+from .types import DynamicIDError, Face
 
-M = TypeVar("M", bound=nn.Module)
-Tensors = Mapping[str, Tensor]
-PREFIXES = tuple(PREFIX_OF.values())
 SAA = "DynamicID's SAA weights (SAA.bin or saa.safetensors)"
 IMR = "DynamicID's IMR weights (IMR.bin or imr.safetensors)"
 
@@ -38,15 +47,12 @@ class SAACheckpoint:
     saa: SAAModule
     # The encoder's tensors as the file holds them; a host may cast or move the module's own. None: the module's.
     encoder_tensors: Tensors | None = field(default=None, repr=False)
+    origin: Origin = Origin()
 
     @cached_property
     def encoder_hash(self) -> str:
         """sha256 of the projection weights (names, dtypes, shapes, bytes), which face files carry."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted((self.encoder_tensors or self.face_encoder.state_dict()).items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return hash_of(self.encoder_tensors or self.face_encoder.state_dict())
 
 
 @dataclass(frozen=True)
@@ -55,137 +61,26 @@ class MotionCheckpoint:
 
     reconfigurator: Reconfigurator
     keypoint_encoder: KeypointEncoder
+    origin: Origin = Origin()
+
+    @property
+    def token_width(self) -> int:
+        """Of the face tokens that it edits."""
+        return self.reconfigurator.sizes.token
+
+    @property
+    def text_width(self) -> int:
+        """Of the text feature that it reads, which stands beside the landmarks'."""
+        return self.reconfigurator.sizes.motion - self.keypoint_encoder.sizes.out
 
 
-class _Part:
-    """The tensors below one prefix, with errors that name the file."""
-
-    def __init__(self, tensors: Tensors, prefix: str, what: str, source: str):
-        self.what, self.source = what, source
-        self.tensors = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
-        if not self.tensors:
-            raise DynamicIDError(f"{source} is {describe(tensors)} without any tensor {prefix}*; expected {what}.")
-        if strange := [name for name in tensors if not name.startswith(PREFIXES)]:
-            raise DynamicIDError(f"{source} does not fit {what}: it has unknown {_listed(strange)}.")
-
-    def shape(self, name: str, ndim: int) -> tuple[int, ...]:
-        """The sizes of a tensor that must be there, with so many axes and not empty."""
-        if name not in self.tensors:
-            raise DynamicIDError(f"{self.source} lacks the tensor {name} of {self.what}; it seems to be incomplete.")
-        shape = tuple(self.tensors[name].shape)
-        if len(shape) != ndim or 0 in shape:
-            raise self.misfit(f"it has an odd shape: {name} {shape}")
-        return shape
-
-    def count(self, pattern: str) -> int:
-        """How many different numbers stand at the group of ``pattern``."""
-        return len({match[1] for name in self.tensors if (match := re.match(pattern, name))})
-
-    def misfit(self, why: str) -> DynamicIDError:
-        return DynamicIDError(f"{self.source} does not fit {self.what}: {why}.")
-
-    def check(self, module: nn.Module) -> None:
-        """Raise DynamicIDError naming everything that is missing, left over, or of another shape or kind."""
-        expected = module.state_dict()
-        shared = [(name, t, expected[name]) for name, t in self.tensors.items() if name in expected]
-        shapes = [f"{n} {tuple(t.shape)} instead of {tuple(e.shape)}" for n, t, e in shared if t.shape != e.shape]
-        problems = (
-            ("lacks", [name for name in expected if name not in self.tensors]),
-            ("has unknown", [name for name in self.tensors if name not in expected]),
-            ("has odd shapes:", shapes),
-            ("has odd types:", [f"{n} {t.dtype}, {t.layout}" for n, t, e in shared if _kind(t) != _kind(e)]),
-        )
-        if said := [f"{word} {_listed(names)}" for word, names in problems if names]:
-            raise self.misfit(f"it {'; it '.join(said)}")
-        if broken := [name for name, t, _ in shared if not _is_finite(t)]:
-            raise self.misfit(f"it holds NaN or infinite values in {_listed(broken)}; get the file again")
-
-
-def _kind(tensor: Tensor) -> tuple[object, ...]:
-    return tensor.is_floating_point(), tensor.is_complex(), tensor.layout, tensor.is_quantized
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """Whether a tensor that is not empty holds neither NaN nor infinite values; ten times as fast as ``isfinite``."""
-    values = tensor.float() if tensor.element_size() == 1 else tensor  # float8 has no minimum
-    return all(bool(torch.isfinite(bound)) for bound in values.aminmax())
-
-
-def _listed(names: list[str], shown: int = 3) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(name[:100] for name in names[:shown]) + more
-
-
-def _inner_width(part: _Part, name: str) -> int:
-    """Width of all heads together; heads are 64 wide, which no tensor tells."""
-    inner, _ = part.shape(name, 2)
-    if inner > HEAD_WIDTH and inner % HEAD_WIDTH:
-        raise part.misfit(f"{name} has {inner} rows, which is no multiple of the {HEAD_WIDTH} of a head")
-    return inner
-
-
-def _face_encoder_sizes(part: _Part) -> FaceEncoderSizes:
-    hidden, identity = part.shape("proj.0.weight", 2)
-    (width,) = part.shape("norm.weight", 1)
-    return FaceEncoderSizes(
-        identity=identity,
-        hidden=hidden,
-        clip=part.shape("perceiver_resampler.proj_in.weight", 2)[1],
-        width=width,
-        tokens=part.shape("proj.2.weight", 2)[0] // width,
-        depth=part.count(r"perceiver_resampler\.layers\.(\d+)\."),
-        inner=_inner_width(part, "perceiver_resampler.layers.0.0.to_q.weight"),
-        feed_forward=part.shape("perceiver_resampler.layers.0.1.1.weight", 2)[0],
-    )
-
-
-def _site_sizes(part: _Part) -> tuple[SiteSizes, ...]:
-    count = part.count(r"(\d+)\.")
-    if count % 2:
-        raise part.misfit(f"it has {count} attention sites, but they come in pairs of self and cross attention")
-    sizes = []
-    for site in range(count):
-        rank, width = part.shape(f"{site}.to_q_lora.down.weight", 2)
-        is_cross = site % 2 == 1
-        sizes.append(SiteSizes(width, rank, part.shape(f"{site}.to_k_ip.weight", 2)[1] if is_cross else None))
-    return tuple(sizes)
-
-
-def _reconfigurator_sizes(part: _Part) -> ReconfiguratorSizes:
-    width, motion = part.shape("feature_fusion.1.weight", 2)
-    return ReconfiguratorSizes(
-        token=part.shape("norm_in.weight", 1)[0],
-        motion=motion,
-        width=width,
-        latents=part.shape("feature_fusion.4.weight", 2)[0] // width,
-        depth_out=part.count(r"disentangleNet\.(\d+)\."),
-        depth_in=part.count(r"entangleNet\.(\d+)\."),
-        inner=_inner_width(part, "disentangleNet.0.0.to_q.weight"),
-        feed_forward=part.shape("disentangleNet.0.2.1.weight", 2)[0],
-    )
-
-
-def _keypoint_sizes(part: _Part) -> KeypointEncoderSizes:
-    head = max(1, part.count(r"blocks\.(\d+)\.") - 1)  # the last stage
-    return KeypointEncoderSizes(
-        channels=tuple(part.shape(f"blocks.{stage}.0.conv_block.0.weight", 4)[0] for stage in range(head)),
-        convs=tuple(part.count(rf"blocks\.{stage}\.(\d+)\.") for stage in range(head)),
-        head=part.shape(f"blocks.{head}.0.conv_block.0.weight", 4)[0],
-        out=part.shape(f"blocks.{head}.1.conv_block.0.weight", 4)[0],
-    )
-
-
-def _build(
-    part: _Part, build: Callable[..., M], sizes: Callable[[_Part], object], operations: Operations, assign: bool
-) -> M:
-    """Build without memory for weights of its own, then take over the file's tensors (``assign``) or copy them."""
-    with torch.device("meta"):
-        part.check(build(sizes(part), operations=nn))  # a host's own layers may have no weights before they are loaded
-        module = build(sizes(part), operations=operations).requires_grad_(False).eval()
-    if not assign:
-        module = module.to_empty(device="cpu")
-    module.load_state_dict(part.tensors, assign=assign)
-    return module
+def hash_of(tensors: Tensors) -> str:
+    """sha256 of tensors, by name: names, dtypes, shapes, bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _read(source: str | os.PathLike[str], read: Callable[[str | os.PathLike[str]], Tensors], what: str) -> Tensors:
@@ -202,22 +97,59 @@ def load_saa(
 
     ``source``: a path, or tensors as :func:`files.read_checkpoint` gives them. ``operations``: the namespace of layer
     classes. ``assign``: take the file's tensors over (memory-mapped where possible) instead of copying them.
-    Raises DynamicIDError naming the file, what it seems to be and what was expected.
+    Raises DynamicIDError naming the file, what it seems to be and what was expected; also where its metadata say that
+    it is for another base model than its tensors.
     """
-    tensors = source if isinstance(source, Mapping) else _read(source, read_checkpoint, SAA)
-    return _saa(tensors, _name(source), operations, assign)
+    return _saa(*_opened(source, read_checkpoint, SAA), operations, assign)
 
 
-def _name(source: str | os.PathLike[str] | Tensors) -> str:
-    return "The file" if isinstance(source, Mapping) else str(source)
+def _saa(
+    tensors: Tensors, origin: Origin, name: str, operations: Operations = nn, assign: bool = True
+) -> SAACheckpoint:
+    encoder, sites = Part(tensors, "proj_module.", SAA, name), Part(tensors, "SAA_module.", SAA, name)
+    face_encoder = built(encoder, FaceEncoder, face_encoder_sizes, operations, assign)
+    saa = built(sites, SAAModule, site_sizes, nn, assign)  # turned into a host's own patches, so never its layers
+    return SAACheckpoint(face_encoder, saa, encoder.tensors, _saa_origin(origin, face_encoder, saa, name))
 
 
-def _saa(tensors: Tensors, name: str, operations: Operations = nn, assign: bool = True) -> SAACheckpoint:
-    encoder, sites = _Part(tensors, "proj_module.", SAA, name), _Part(tensors, "SAA_module.", SAA, name)
-    return SAACheckpoint(
-        _build(encoder, FaceEncoder, _face_encoder_sizes, operations, assign),
-        _build(sites, SAAModule, _site_sizes, nn, assign),  # turned into a host's own patches, so never its layers
-        encoder.tensors,
+def _opened(
+    source: str | os.PathLike[str] | Tensors, read: Callable[[str | os.PathLike[str]], Tensors], what: str
+) -> tuple[Tensors, Origin, str]:
+    """A file's tensors, what its metadata say, and what to call it."""
+    if isinstance(source, Mapping):
+        return source, Origin(), "The file"
+    return _read(source, read, what), Origin.from_metadata(read_metadata(source), str(source)), str(source)
+
+
+def _saa_origin(origin: Origin, face_encoder: FaceEncoder, saa: SAAModule, name: str) -> Origin:
+    """The origin with what the tensors tell. Raises DynamicIDError where they contradict it, or each other."""
+    widths, text_widths = widths_of(saa)
+    tokens = face_encoder.sizes.width
+    if any(width != tokens for width in text_widths):
+        raise DynamicIDError(
+            f"{name} does not fit {SAA}: its face encoder makes tokens of width {tokens}, but its attention sites take "
+            f"{', '.join(map(str, sorted(set(text_widths))))}. Get the file again."
+        )
+    _check_base(origin, widths, text_widths, name)
+    return replace(
+        origin, base=origin.base or _family(widths, text_widths), widths=widths, text_widths=text_widths
+    )  # fmt: skip
+
+
+def _family(widths: tuple[int, ...], text_widths: tuple[int, ...]) -> str:
+    base = known_base(widths, text_widths)
+    return base.name if base else ""
+
+
+def _check_base(origin: Origin, widths: tuple[int, ...], text_widths: tuple[int, ...], name: str) -> None:
+    """Raise DynamicIDError where metadata name another base model than the tensors were made for."""
+    said = next((base for base in BASES if base.name == origin.base), None)
+    fits_family = said is None or (said.widths, {said.text_width}) == (widths, set(text_widths))
+    if fits_family and (not origin.widths or (origin.widths, origin.text_widths) == (widths, text_widths)):
+        return
+    raise DynamicIDError(
+        f"{name} contradicts itself: its metadata say that it is for {origin.base or 'another model'}, but its tensors are for "
+        f"{_family(widths, text_widths) or f'{len(widths)} other cross attentions'}. Get the file again."
     )
 
 
@@ -228,20 +160,80 @@ def load_motion(
 
     Arguments and errors as in :func:`load_saa`.
     """
-    tensors = source if isinstance(source, Mapping) else _read(source, motion_tensors, IMR)
-    return _motion(tensors, _name(source), operations, assign)
+    return _motion(*_opened(source, motion_tensors, IMR), operations, assign)
 
 
-def _motion(tensors: Tensors, name: str, operations: Operations = nn, assign: bool = True) -> MotionCheckpoint:
-    imr = _Part(tensors, "IMR.", IMR, name)
+def _motion(
+    tensors: Tensors, origin: Origin, name: str, operations: Operations = nn, assign: bool = True
+) -> MotionCheckpoint:
+    imr = Part(tensors, "IMR.", IMR, name)
     if not any(key.startswith("key_point_encoder.") for key in tensors):
         raise DynamicIDError(f"{name} has no key point encoder; put {HUB_FILES[2]} into the same folder.")
-    keypoints = _Part(
+    keypoints = Part(
         tensors, "key_point_encoder.", f"the key point encoder ({HUB_FILES[2]} beside it, or its own)", name
     )
     return MotionCheckpoint(
-        _build(imr, Reconfigurator, _reconfigurator_sizes, operations, assign),
-        _build(keypoints, KeypointEncoder, _keypoint_sizes, operations, assign),
+        built(imr, Reconfigurator, reconfigurator_sizes, operations, assign),
+        built(keypoints, KeypointEncoder, keypoint_sizes, operations, assign),
+        origin,
+    )
+
+
+def write_saa(path: str | os.PathLike[str], face_encoder: FaceEncoder, saa: SAAModule, origin: Origin) -> Path:
+    """Write trained weights as :func:`load_saa` reads them, in the dtypes that they have.
+
+    ``origin``: of the UNet that they were trained with (:meth:`bases.UNetLayout.origin`); the hash of the encoder and
+    this version are filled in. Raises DynamicIDError for an origin of other sites, and if it cannot be written.
+    """
+    tensors = _prefixed("proj_module.", face_encoder), _prefixed("SAA_module.", saa)
+    origin = _saa_origin(origin, face_encoder, saa, str(path))
+    origin = replace(origin, encoder=hash_of(face_encoder.state_dict()), version=origin.version or __version__)
+    return write_safetensors(path, tensors[0] | tensors[1], {"format": "pt", **origin.to_metadata()})
+
+
+def write_motion(
+    path: str | os.PathLike[str], reconfigurator: Reconfigurator, keypoint_encoder: KeypointEncoder, origin: Origin
+) -> Path:
+    """Write trained weights as :func:`load_motion` reads them, in the dtypes that they have.
+
+    ``origin``: that of the anchored checkpoint whose tokens they edit (:func:`load_saa`), with this training's step and
+    ``text_feature``; this version is filled in. Raises DynamicIDError if it cannot be written.
+    """
+    tensors = _prefixed("IMR.", reconfigurator) | _prefixed("key_point_encoder.", keypoint_encoder)
+    origin = replace(origin, version=origin.version or __version__)
+    return write_safetensors(path, tensors, {"format": "pt", **origin.to_metadata()})
+
+
+def _prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in module.state_dict().items()}
+
+
+def check_faces(faces: Iterable[Face], origin: Origin) -> None:
+    """Raise DynamicIDError for a face whose recogniser the weights do not know."""
+    for face in faces:
+        check_recogniser(face.recogniser, origin, f"The face {face.name!r}" if face.name else "A face")
+
+
+def encoder_warnings(faces: Iterable[Face], saa: SAACheckpoint) -> list[str]:
+    """A sentence for each face that another encoder than the loaded one made; it acts, but may look less alike."""
+    of_encoders = {face.encoder: face for face in faces}.values()
+    found = (
+        encoder_mismatch(f.encoder, saa.encoder_hash, f"Face {f.name!r}" if f.name else "A face") for f in of_encoders
+    )
+    return [message for message in found if message]
+
+
+def motion_warning(saa: SAACheckpoint, motion: MotionCheckpoint | None) -> str | None:
+    """A warning when the weights for expressions were trained with another face encoder, else None.
+
+    Published ones do not say with which, and are taken at their word.
+    """
+    trained = motion.origin.encoder if motion else ""
+    if not trained or trained == saa.encoder_hash:
+        return None
+    return (
+        f"The weights for expressions (IMR) were trained with the face encoder {trained[:12]}, but the loaded one is "
+        f"{saa.encoder_hash[:12]}; edited faces may come out wrong. Load the IMR file that belongs to this SAA file."
     )
 
 
@@ -257,13 +249,13 @@ def convert(sources: Sequence[str | os.PathLike[str]], folder: str | os.PathLike
     tensors = _gather(sources)
     name = ", ".join(map(str, sources))
     if strange := [key for key in tensors if not key.startswith(PREFIXES)]:
-        raise DynamicIDError(f"{name} holds tensors that are not DynamicID's: {_listed(strange)}.")
+        raise DynamicIDError(f"{name} holds tensors that are not DynamicID's: {listed(strange)}.")
     for file, prefixes, load in (
         ("saa.safetensors", ("proj_module.", "SAA_module."), _saa),
         ("imr.safetensors", ("IMR.", "key_point_encoder."), _motion),
     ):
         if part := {k: v for k, v in tensors.items() if k.startswith(prefixes)}:
-            load(part, name)  # a file that does not load is not worth converting
+            load(part, Origin(), name)  # a file that does not load is not worth converting
             written.append((target / file, part))
     return [write_safetensors(path, part, {"format": "pt"}) for path, part in written]
 

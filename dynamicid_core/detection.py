@@ -16,7 +16,7 @@ from PIL import Image
 
 from .catalogue import model_file
 from .faces import DetectedFace
-from .types import DynamicIDError
+from .types import RECOGNISER, DynamicIDError
 
 PROVIDERS = {  # onnxruntime's names, in the order in which "auto" tries them
     "CUDA": "CUDAExecutionProvider",
@@ -39,6 +39,18 @@ PACK_MODELS = {
 OPTIONAL_MODELS = ("landmark_3d_68",)
 
 LARGEST_DETECTION = 4096  # px of the longer side: larger pictures are shrunk before faces are looked for
+
+
+# Packs share recognisers: buffalo_m has that of buffalo_l. File -> the pack by which it goes; of others the folder's name
+# tells, since several recognisers come under one file name (glintr100.onnx of antelopev2 and of AuraFace).
+RECOGNISERS = {"w600k_r50": RECOGNISER, "w600k_mbf": "buffalo_s"}
+BGR = " (bgr)"  # after the name of a recogniser that is given pictures in the order that InsightFace expects
+
+
+def recogniser_name(recognition: Path, identity_channels: str) -> str:
+    """What a recognition model's identities go by, e.g. ``buffalo_l``; read in BGR, ``buffalo_l (bgr)``."""
+    name = RECOGNISERS.get(recognition.stem, recognition.absolute().parent.name)
+    return name + BGR if identity_channels == "bgr" else name
 
 
 class InsightFaceDetector:
@@ -67,6 +79,7 @@ class InsightFaceDetector:
         if identity_channels not in ("rgb", "bgr"):
             raise DynamicIDError(f"identity_channels is {identity_channels!r}; it must be 'rgb' or 'bgr'.")
         self.identity_channels = identity_channels
+        self.recogniser = recogniser_name(models["recognition"], identity_channels)
         self.det_size = det_size
         self._models = {task: _load_model(task, path, providers) for task, path in models.items()}
         for task, model in self._models.items():
@@ -218,8 +231,11 @@ def load_detector(
     """A detector from a model pack on this machine; nothing is ever downloaded.
 
     ``pack``: the name of a pack, or its folder. The published checkpoints know the identities of ``buffalo_l`` only;
-    the recogniser of another pack gives others. ``roots``: folders to search, as in ``pack_folders``.
+    the recogniser of another pack gives others. After the name, `` (bgr)`` does what ``identity_channels="bgr"`` does, so
+    that what :func:`recogniser_name` gives can be typed. ``roots``: folders to search, as in ``pack_folders``.
     Raises DynamicIDError for a missing package, pack or provider, and for damaged files.
     """
+    if pack.endswith(BGR):
+        pack, identity_channels = pack.removesuffix(BGR), "bgr"
     providers = choose_providers(provider)
     return InsightFaceDetector(find_pack(pack, roots), providers, det_size, threshold, identity_channels)

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from . import faces
 from .blending import average_faces
-from .faces import DetectedFace, FaceDetector, order_faces, pick_face
+from .faces import DetectedFace, FaceDetector, order_faces, pick_face, recogniser_of
 from .landmarks import landmark_fractions, read_expression
 from .networks.face_encoder import FaceEncoderSizes
+from .origins import Origin, check_clip_width, check_recogniser
 from .pictures import CLIP_SIZE, clip_crop, clip_pixels, crop_square
 from .types import DynamicIDError, Face, Missing
 
@@ -53,6 +54,7 @@ class TokenEncoder:
     run: Callable[[Tensor, Tensor], Tensor]  # identities [K, 512], CLIP tokens [K, 257, 1280] -> [K, T, 768]
     sizes: FaceEncoderSizes
     hash: str  # sha256 of its weights, which faces carry
+    origin: Origin = Origin()  # whose identities and CLIP tokens it reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,15 +80,6 @@ def null_clip_tokens(clip: ClipVision) -> Tensor:
     return _null_tokens[clip.model]
 
 
-def check_clip_width(sizes: FaceEncoderSizes, clip_tokens: Tensor) -> None:
-    """Raise DynamicIDError when CLIP tokens [.., L, width] come from another CLIP model than the encoder's."""
-    if clip_tokens.shape[-1] != sizes.clip:
-        raise DynamicIDError(
-            f"This CLIP vision model gives tokens of width {clip_tokens.shape[-1]}, but the face encoder needs "
-            f"{sizes.clip}. Load CLIP-ViT-H-14-laion2B-s32B-b79K (the file that IP-Adapter uses)."
-        )
-
-
 def encode_tokens(
     encoder: TokenEncoder, identities: Tensor, clip_tokens: Tensor, null_clip_tokens: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -96,7 +89,7 @@ def encode_tokens(
     last layer; ``null_clip_tokens`` [1, 257, 1280]: the same of a picture that is zero after normalisation.
     Raises DynamicIDError for tokens of another CLIP model.
     """
-    check_clip_width(encoder.sizes, clip_tokens)
+    check_clip_width(clip_tokens.shape[-1], encoder.sizes.clip, encoder.origin)
     identities = torch.cat((identities, torch.zeros_like(identities[:1])))
     tokens = encoder.run(identities, torch.cat((clip_tokens, null_clip_tokens)))
     return tokens[:-1], tokens[-1:]
@@ -128,10 +121,13 @@ def choose_faces(
     return found, chosen
 
 
-def _part(photo: np.ndarray, face: DetectedFace | None, factor: float) -> tuple[np.ndarray, Place]:
-    """The part of a photo that is encoded, and its place there."""
-    if factor > 0 and face is not None:
-        return crop_square(photo, face.box, factor)
+def encoded_part(photo: np.ndarray, box: Sequence[float] | None, factor: float) -> tuple[np.ndarray, Place]:
+    """The part of a photo (uint8 RGB [h, w, 3]) that is encoded, and its place there.
+
+    ``box``: of the face, x0, y0, x1, y1 in pixels, None where none was found; ``factor``: 0 for the whole photo.
+    """
+    if factor > 0 and box is not None:
+        return crop_square(photo, box, factor)
     return photo, (0, 0, photo.shape[1], photo.shape[0])
 
 
@@ -177,7 +173,8 @@ def encode_photos(
     is looked for, which only ``on_no_face="clip only"`` allows. ``order``, ``index``: which face of several.
     ``crop_factor``: 0 encodes the whole photo, as published, else a square of so many face sizes around the face.
     ``on_no_face``: one of :data:`faces.ON_NO_FACE`. ``progress``: goes through the photos while faces are looked for.
-    Raises DynamicIDError for photos that cannot be used, and :class:`types.Missing` for a detector that is needed.
+    Raises DynamicIDError for photos that cannot be used and for a detector whose recogniser the encoder does not know,
+    and :class:`types.Missing` for a detector that is needed.
     """
     if not len(photos):
         raise DynamicIDError("There is no photo to encode. Give at least one.")
@@ -187,9 +184,12 @@ def encode_photos(
             "Without a face detector only the appearance can be taken from a photo, not the identity, "
             "and only where on_no_face is 'clip only'.",
         )
+    if detector is not None:
+        check_recogniser(recogniser_of(detector), encoder.origin, "The face analysis")
     found, chosen = choose_faces(photos, detector, order, index, progress)
     kept, message = faces.on_no_face(chosen, on_no_face) if detector else (list(range(len(photos))), "")
-    parts = [_part(photos[i], chosen[i], crop_factor) for i in kept]
+    boxes = [None if (face := chosen[i]) is None else face.box for i in kept]
+    parts = [encoded_part(photos[i], box, crop_factor) for i, box in zip(kept, boxes, strict=True)]
     pixels = torch.cat([clip_pixels(part) for part, _ in parts])
     seen = torch.cat([clip.tokens(some) for some in torch.split(pixels, CLIP_BATCH)])
     details = [_details(photos[i], chosen[i], place) for i, (_, place) in zip(kept, parts, strict=True)]
@@ -197,6 +197,7 @@ def encode_photos(
     identities = torch.stack([known.get("identity", unknown) for known in details])
     tokens, uncond = encode_tokens(encoder, identities, seen, null_clip_tokens(clip))
     people = [
-        Face(row[None], uncond, encoder.hash, name=name, **known) for row, known in zip(tokens, details, strict=True)
+        Face(row[None], uncond, encoder.hash, name=name, recogniser=encoder.origin.recogniser, **known)
+        for row, known in zip(tokens, details, strict=True)
     ]
     return EncodedFace(average_faces(people) if len(people) > 1 else people[0], found, chosen, message, photos)

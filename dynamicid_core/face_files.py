@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .files import describe, read_safetensors, write_safetensors
-from .types import DynamicIDError, Face
+from .types import RECOGNISER, DynamicIDError, Face
 
 FACE_FORMAT, FACE_VERSION = "dynamicid-face", "1"
 FACE_TENSORS = ("tokens", "uncond_tokens", "identity", "landmarks", "pose")
@@ -20,7 +20,7 @@ FACE_TENSORS = ("tokens", "uncond_tokens", "identity", "landmarks", "pose")
 def save_face(path: str | os.PathLike[str], face: Face) -> Path:
     """Write a face file. It holds numbers only, no photo; yet they identify a person: treat it like a photo."""
     tensors = {name: value.float() for name in FACE_TENSORS if (value := getattr(face, name)) is not None}
-    metadata = {"format": FACE_FORMAT, "version": FACE_VERSION, "encoder": face.encoder}
+    metadata = {"format": FACE_FORMAT, "version": FACE_VERSION, "encoder": face.encoder, "recogniser": face.recogniser}
     if len(face.mix) > 1:
         metadata["mix"] = json.dumps(face.mix)
     if face.expression:
@@ -62,6 +62,7 @@ def load_face(
             mix=tuple(map(float, json.loads(metadata.get("mix", "[1.0]")))),
             expression=metadata.get("expression"),
             name=path.stem,
+            recogniser=metadata.get("recogniser") or RECOGNISER,  # files written before it was noted
             # Copies: a face must not hold on to its file, which may be written over.
             **{name: tensors[name].to(torch.float32, copy=True) for name in FACE_TENSORS if name in tensors},
         )

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from .pictures import crop_square
-from .types import DynamicIDError
+from .types import RECOGNISER, DynamicIDError
 
 ORDERS = ("large-small", "small-large", "left-right", "right-left", "top-bottom", "bottom-top", "near-center")
 ON_NO_FACE = ("error", "clip only", "skip photo")
@@ -50,9 +50,19 @@ class DetectedFace:
 class FaceDetector(Protocol):
     """What finds faces. :class:`detection.InsightFaceDetector` is the published one."""
 
+    @property
+    def recogniser(self) -> str:
+        """Whose identities it gives, e.g. ``buffalo_l``. Where a detector lacks it, :func:`recogniser_of` speaks for it."""
+        ...
+
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
         """Every face of a picture (uint8 RGB [h, w, 3]), in no particular order; an empty list if there is none."""
         ...
+
+
+def recogniser_of(detector: FaceDetector) -> str:
+    """Whose identities a detector gives. One that does not say, somebody's own, counts as the published one."""
+    return getattr(detector, "recogniser", RECOGNISER)
 
 
 def order_faces(faces: Sequence[DetectedFace], order: str, size: tuple[int, int]) -> list[DetectedFace]:

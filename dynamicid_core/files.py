@@ -159,6 +159,36 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
         raise _unreadable(path, error, safetensors=True) from error
 
 
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Metadata of a safetensors file; none in files of another format. Errors as in :func:`read_tensors`."""
+    from safetensors import safe_open
+
+    path = Path(path)
+    if not _is_safetensors(path):
+        return {}
+    _check_is_file(path)
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except Exception as error:
+        raise _unreadable(path, error, safetensors=True) from error
+
+
+def tensor_names(path: str | os.PathLike[str]) -> list[str]:
+    """Names of a file's tensors; of safetensors files, without reading the tensors. Errors as in :func:`read_tensors`."""
+    from safetensors import safe_open
+
+    path = Path(path)
+    if not _is_safetensors(path):
+        return list(read_tensors(path))
+    _check_is_file(path)
+    try:
+        with safe_open(path, "pt") as file:
+            return list(file.keys())
+    except Exception as error:
+        raise _unreadable(path, error, safetensors=True) from error
+
+
 def _read_pickle(path: Path) -> Any:
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"

@@ -57,7 +57,7 @@ def landmark_raster(fractions: Tensor | np.ndarray) -> Tensor:
     """
     points = torch.as_tensor(fractions, dtype=torch.float32)
     points = (points if points.ndim == 3 else points[None]) * RASTER_SIZE
-    raster = torch.full((len(points), 1, RASTER_SIZE, RASTER_SIZE), -1.0)
+    raster = torch.full((len(points), 1, RASTER_SIZE, RASTER_SIZE), -1.0, device=points.device)
     face, point = ((points > 0) & (points < RASTER_SIZE)).all(-1).nonzero(as_tuple=True)
     x, y = points[face, point].long().unbind(-1)
     raster[face, 0, y, x] = 1.0

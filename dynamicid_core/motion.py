@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .checkpoints import MotionCheckpoint
 from .faces import FaceDetector, pick_face
 from .landmarks import landmark_fractions, landmark_raster, read_expression
+from .origins import TEXT_FEATURES
 from .prompts import source_prompt, target_prompt
 from .types import DynamicIDError, Face, Missing
 
@@ -43,7 +45,9 @@ class MotionNetworks:
 
     reconfigurator: Callable[..., Tensor]
     keypoint_encoder: Callable[[Tensor], Tensor]
-    text_features: Callable[[Sequence[str]], Tensor]  # K texts -> unprojected pooler outputs of CLIP-L [K, 768]
+    # K texts -> unprojected pooler outputs [K, 768] of the text encoder that the weights read (Origin.text_feature).
+    text_features: Callable[[Sequence[str]], Tensor]
+    checkpoint: MotionCheckpoint | None = None  # what was loaded, for what it says of widths
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,27 @@ def _need_landmarks(face: Face) -> Tensor:
     return face.landmarks
 
 
+def _check_tokens(face: Face, checkpoint: MotionCheckpoint) -> None:
+    """Raise DynamicIDError for a face of other tokens than the IMR edits."""
+    if face.tokens.shape[-1] != checkpoint.token_width:
+        family = f" ({checkpoint.origin.base})" if checkpoint.origin.base else ""
+        raise DynamicIDError(
+            f"The face {face.name or 'to edit'} has tokens of width {face.tokens.shape[-1]}, but the weights for expressions "
+            f"edit tokens of width {checkpoint.token_width}{family}. Load the IMR file that belongs to the SAA file."
+        )
+
+
+def _check_text_width(found: int, checkpoint: MotionCheckpoint) -> None:
+    """Raise DynamicIDError for a text feature of another encoder than the IMR reads."""
+    if found != checkpoint.text_width:
+        feature = checkpoint.origin.text_feature
+        raise DynamicIDError(
+            f"This text encoder gives a {feature} feature of width {found}, but the weights for expressions read {feature} "
+            f"({TEXT_FEATURES.get(feature, 'of an encoder of its own')}) of width {checkpoint.text_width}. "
+            "Take the text encoder of the base model that they were trained with."
+        )
+
+
 def edit_motion(
     face: Face,
     networks: TokenEditor,
@@ -174,13 +199,18 @@ def edit_face(
     which ``detector`` finds, become the target's. ``strength``: 0 is the photo's own expression, 1 the target's, and
     up to 2 exaggerates.
     Raises :class:`types.Missing` without networks, for a face without landmarks, and for a photo without a detector;
-    DynamicIDError where neither words nor a photo are given, or the photo shows no face.
+    DynamicIDError where neither words nor a photo are given, the photo shows no face, or the face or the text feature are
+    not of the width that the weights were trained with.
     """
     if networks is None:
         raise Missing("IMR weights", "Editing expressions needs the IMR weights.")
     _need_landmarks(face)
     target = None if pose_image is None else read_target(pose_image, detector)
     text = target_prompt(expression.strip() or (target.prompt if target else ""))
+    if networks.checkpoint is not None:
+        _check_tokens(face, networks.checkpoint)
     features = networks.text_features([source.strip() or source_prompt(face.pose, face.expression), text])
+    if networks.checkpoint is not None:
+        _check_text_width(features.shape[-1], networks.checkpoint)
     landmarks, pose = (target.landmarks, target.pose) if target else (None, None)
     return edit_motion(face, networks, features[:1], features[1:], landmarks, strength, pose)[0]

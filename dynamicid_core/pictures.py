@@ -122,20 +122,27 @@ def read_mask(path: str | os.PathLike[str]) -> Tensor:
 # --- Parts --------------------------------------------------------------------------------------------------------
 
 
-def crop_square(image: np.ndarray, box: Sequence[float], factor: float) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """A square around a face: side ``factor`` times the longer side of ``box``, moved and shrunk to lie in the picture.
+def square_around(size: tuple[int, int], box: Sequence[float], factor: float) -> tuple[int, int, int, int]:
+    """The place (x0, y0, x1, y1), integers, ends excluded, of a square around a face in a picture of ``size`` (h, w).
 
-    Returns the crop [s, s, 3] and its place (x0, y0, x1, y1), integers, ends excluded.
+    Side ``factor`` times the longer side of ``box``, moved and shrunk to lie in the picture.
     Raises DynamicIDError for a factor that is not above 0.
     """
     if not 0 < factor <= 100:
         raise DynamicIDError(f"The crop factor is {factor}; use 1 for the face alone, about 2 for the head.")
-    height, width = image.shape[:2]
+    height, width = size
     x0, y0, x1, y1 = box
     side = min(max(round(factor * max(x1 - x0, y1 - y0)), 1), height, width)
     left = min(max(round((x0 + x1 - side) / 2), 0), width - side)
     top = min(max(round((y0 + y1 - side) / 2), 0), height - side)
-    return image[top : top + side, left : left + side], (left, top, left + side, top + side)
+    return left, top, left + side, top + side
+
+
+def crop_square(image: np.ndarray, box: Sequence[float], factor: float) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """The square of :func:`square_around`: the crop [s, s, 3] and its place. Errors as there."""
+    place = square_around((image.shape[0], image.shape[1]), box, factor)
+    left, top, right, bottom = place
+    return image[top:bottom, left:right], place
 
 
 def clip_crop(image: np.ndarray) -> np.ndarray:

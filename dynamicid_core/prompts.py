@@ -21,6 +21,16 @@ GRID_POSES = (
 GRID_PROMPTS = tuple(
     f"the expression is {expression}, the face is {pose}" for expression in GRID_EXPRESSIONS for pose in GRID_POSES
 )
+# What a photo shows (landmarks.EXPRESSIONS) in the words of those prompts.
+GRID_WORDS = {
+    "happy": "happy",
+    "surprise": "surprised",
+    "sad": "sad",
+    "anger": "angry",
+    "disgust": "disgusted",
+    "fear": "afraid",
+    "neutral": "neutral",
+}
 
 INTENSITIES = ("slightly", "", "very")
 INTENSITY_LABELS = ("slight", "normal", "strong")  # what menus call them
@@ -46,6 +56,11 @@ def source_prompt(pose: Sequence[float] | Tensor | None = None, expression: str 
     facing = "facing up, " if pitch > 10 else "facing down, " if pitch < -10 else ""
     view = "in front view" if abs(yaw) < 10 else "in side view"
     return f"in a {expression} expression, {facing}{view}"
+
+
+def grid_prompt(expression: str, pose: str) -> str:
+    """The prompt of the training set for a photo with one of ``EXPRESSIONS`` and one of ``GRID_POSES``."""
+    return f"the expression is {GRID_WORDS[expression]}, the face is {pose}"
 
 
 def target_prompt(expression: str = "", pose: str = "") -> str:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .faces import DetectedFace, FaceDetector, order_faces
-from .types import Cast, DynamicIDError, Missing
+from .faces import DetectedFace, FaceDetector, order_faces, recogniser_of
+from .types import Cast, DynamicIDError, Missing, is_same_recogniser
 
 SAME_PERSON = 0.35  # cosine of two ArcFace embeddings above which they count as one person; strangers lie around 0
 
@@ -104,5 +104,15 @@ def _match(names: Sequence[str], similarity: np.ndarray) -> tuple[PersonScore, .
 
 
 def score_image(cast: Cast, image: np.ndarray, detector: FaceDetector) -> PictureScore:
-    """Find and score the faces of a picture, uint8 RGB [h, w, 3]."""
+    """Find and score the faces of a picture, uint8 RGB [h, w, 3].
+
+    Raises DynamicIDError also for a detector of another recogniser than the cast's: nobody would be like anybody.
+    """
+    for person in cast.people[:1]:
+        used = recogniser_of(detector)
+        if not is_same_recogniser(used, person.face.recogniser):
+            raise DynamicIDError(
+                f"The cast was made with the recogniser {person.face.recogniser}, but this face analysis is of {used}; their "
+                f"identities cannot be compared. Load the face model pack {person.face.recogniser}."
+            )
     return score_picture(cast, detector.detect(image), image.shape[:2])

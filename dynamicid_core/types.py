@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,6 +34,10 @@ from torch import Tensor
 
 # What a front end (nodes, library, command line) supplies, and each knows how.
 Part = Literal["face detector", "detected face", "IMR weights", "CLIP vision"]
+
+
+# Whose identities the published checkpoints know. Faces, files and detectors that name no recogniser are of this one.
+RECOGNISER = "buffalo_l"
 
 
 class DynamicIDError(ValueError):
@@ -90,6 +94,7 @@ class Face:
     expression: str | None = None  # one of landmarks.EXPRESSIONS, read off the photo
     thumbnail: Tensor | None = None  # [h, w, 3] in 0..1, RGB; for previews only, never saved
     name: str = ""  # shown in previews and messages
+    recogniser: str = RECOGNISER  # whose identity the tokens were made of, and whose ``identity`` is
 
     def __post_init__(self) -> None:
         shape = tuple(self.tokens.shape)
@@ -110,6 +115,24 @@ class Face:
             value = getattr(self, name)
             if value is not None and not torch.isfinite(value).all():
                 raise DynamicIDError(f"A face's {name} holds NaN or infinite values; encode the photo again.")
+
+
+def is_same_recogniser(a: str, b: str) -> bool:
+    """Whether two names mean one recogniser: folders of model packs are written in either case."""
+    return a.casefold() == b.casefold()
+
+
+def check_recognisers(faces: Iterable[Face]) -> None:
+    """Raise DynamicIDError for faces made with different recognisers, whose identities mean different things."""
+    found: dict[str, Face] = {}
+    for face in faces:
+        found.setdefault(face.recogniser.casefold(), face)
+    if len(found) > 1:
+        said = ", ".join(f"{face.name or 'one'} with {face.recogniser}" for face in found.values())
+        raise DynamicIDError(
+            f"These faces were made with different recognisers ({said}) and cannot be mixed. "
+            "Encode all photos with one face model pack, the one that the DynamicID weights were trained with."
+        )
 
 
 @dataclass(frozen=True)
@@ -158,9 +181,12 @@ class Person:
 
 @dataclass(frozen=True)
 class Cast:
-    """An ordered list of people in one picture."""
+    """An ordered list of people in one picture, their faces made with one recogniser."""
 
     people: tuple[Person, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_recognisers(person.face for person in self.people)
 
     def add(self, *people: Person) -> Cast:
         """A new cast with ``people`` at its end; this one stays as it is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..dynamicid_core.checkpoints import encoder_warnings
 from ..dynamicid_core.drawing import draw_gate_maps
 from ..dynamicid_core.gate_maps import LAYERS, GateRecorder
 from ..dynamicid_core.types import SAAOptions
@@ -88,7 +89,7 @@ class DynamicIDApply(io.ComfyNode):
         from ..dynamicid_core.hosts import comfy as host
         from .progress import warn
 
-        for message in host.encoder_warnings(dynamicid, cast):
+        for message in encoder_warnings((person.face for person in cast.people), dynamicid.saa):
             warn(message)
         recorder = GateRecorder() if is_running(DynamicIDGateMaps, cls.hidden.prompt) else None
         return io.NodeOutput(host.apply_faces(model, dynamicid, cast, SAAOptions(**options), recorder))

@@ -82,7 +82,7 @@ class DynamicIDEncodeFace(io.ComfyNode):
         encoded = encode_photos(
             to_arrays(image),
             face_analysis,
-            host.ClipVision(clip_vision),
+            host.ClipVision(clip_vision, dynamicid.saa.origin),
             dynamicid.token_encoder,
             order=face_order,
             index=face_index,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..dynamicid_core.checkpoints import motion_warning
 from ..dynamicid_core.types import DynamicIDError
 from .folders import checkpoint_path, checkpoints, insightface_roots
 from .sockets import CATEGORY, DynamicID, FaceAnalysis
@@ -48,10 +49,12 @@ class DynamicIDLoader(io.ComfyNode):
     @classmethod
     def execute(cls, saa_file: str, imr_file: str) -> io.NodeOutput:
         from ..dynamicid_core.hosts import comfy as host
+        from .progress import warn
 
-        return io.NodeOutput(
-            host.load(checkpoint_path(saa_file), None if imr_file == NONE else checkpoint_path(imr_file))
-        )
+        loaded = host.load(checkpoint_path(saa_file), None if imr_file == NONE else checkpoint_path(imr_file))
+        if message := motion_warning(loaded.saa, loaded.motion):
+            warn(message)
+        return io.NodeOutput(loaded)
 
 
 class DynamicIDFaceAnalysis(io.ComfyNode):

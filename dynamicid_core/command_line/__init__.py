@@ -7,6 +7,7 @@ has one JSON object and nothing else; progress and messages always go to stderr.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 import warnings
@@ -14,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..types import DynamicIDError, Part, hinting
-from . import convert, dataset, download, encode, evaluate, generate
+from . import convert, dataset, download, encode, evaluate, generate, train
 
 PROGRAM = "python -m dynamicid_core"
-COMMANDS = (encode, generate, evaluate, convert, download, dataset)
+COMMANDS = (encode, generate, evaluate, convert, download, dataset, train)
 HINTS: dict[Part, str] = {  # how a user supplies what the core finds missing
     "face detector": "Name an InsightFace model pack with --detector.",
     "detected face": "Encode a photo in which the face is visible.",
@@ -42,7 +43,7 @@ def _describe(commands: Any, module: Any, name: str) -> argparse.ArgumentParser:
     return commands.add_parser(
         name.rpartition(" ")[2],
         help=module.SUMMARY,
-        description=module.__doc__,
+        description=inspect.getdoc(module),
         epilog=module.EXAMPLES.format(program=f"{PROGRAM} {name}"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -95,5 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    print(json.dumps(result["json"], ensure_ascii=False) if options.json else result["text"])
+    if result is not None:  # one of several processes speaks for all
+        print(json.dumps(result["json"], ensure_ascii=False) if options.json else result["text"])
     return 0

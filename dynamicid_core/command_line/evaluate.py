@@ -216,7 +216,7 @@ def judge(options: argparse.Namespace, workers: Workers) -> Run:
     if planned:
         cases = _make(planned, options, folder, workers)
     store = Store(folder / "cache")
-    tools = Tools(recognisers, reader, _clip(options, store), recognisers[0].name)
+    tools = Tools(recognisers, reader, _clip(options, store))
     return evaluate(cases, tools, store, workers, options.name or folder.resolve().name, gallery)
 
 

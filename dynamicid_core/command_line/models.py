@@ -188,24 +188,27 @@ def note_stand_in() -> None:
     print("Stand-in models: random weights of the right form, so the picture will be NOISE.", file=sys.stderr)
 
 
-def load_pipeline(files: ModelFiles, config: str | None, device: torch.device, offload: bool) -> Any:
-    """The diffusers pipeline, in half precision on an accelerator; ``offload``: only what is at work stays there."""
+def load_pipeline(
+    files: ModelFiles, config: str | None, device: torch.device, offload: bool = False, dtype: torch.dtype | None = None
+) -> Any:
+    """The diffusers pipeline from text to a picture, of whatever family the model is.
+
+    In half precision on an accelerator, in float32 on the CPU, unless ``dtype`` says otherwise; ``offload``: only what is at work stays there.
+    """
     import torch
-    from diffusers import StableDiffusionPipeline
 
     path = files.need("model")
-    dtype = torch.float32 if device.type == "cpu" else torch.float16
-    common = {"torch_dtype": dtype, "safety_checker": None, "requires_safety_checker": False}
-    pipelines: Any = StableDiffusionPipeline
+    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
     try:
         if Path(path).is_dir():
-            pipe = pipelines.from_pretrained(path, local_files_only=True, **common)
+            pipe = _pipeline_class(Path(path)).from_pretrained(path, local_files_only=True, **_options(path, dtype))
         else:
-            pipe = pipelines.from_single_file(path, **({"config": config} if config else {}), **common)
+            source = {"config": config} if config else {}
+            pipe = _pipeline_class(Path(path)).from_single_file(path, **source, **_options(path, dtype))
     except Exception as error:  # diffusers' own kinds, those of the hub and of the file readers
         hint = "" if config or Path(path).is_dir() else (
-            " A single file needs its configuration and tokenizer from the hub (stable-diffusion-v1-5): go online once, or "
-            "give --config with a diffusers folder of an SD1.5 model."
+            " A single file needs its configuration and tokenizer from the hub (those of its base model, such as "
+            "stable-diffusion-v1-5): go online once, or give --config with a diffusers folder of such a model."
         )  # fmt: skip
         raise DynamicIDError(
             f"The model {path} cannot be loaded ({str(error).strip().splitlines()[0]}).{hint}"
@@ -214,6 +217,26 @@ def load_pipeline(files: ModelFiles, config: str | None, device: torch.device, o
         pipe.enable_model_cpu_offload(device=device)
         return pipe
     return pipe.to(device)
+
+
+def _is_xl(path: str | Path) -> bool:
+    """Whether a model is of SDXL's kind: two text encoders."""
+    if Path(path).is_dir():
+        return (Path(path) / "text_encoder_2").is_dir()
+    from ..files import tensor_names
+
+    return any(name.startswith("conditioner.embedders.1.") for name in tensor_names(path))
+
+
+def _pipeline_class(path: Path) -> Any:
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
+    return StableDiffusionXLPipeline if _is_xl(path) else StableDiffusionPipeline
+
+
+def _options(path: str, dtype: torch.dtype) -> dict[str, Any]:
+    checker = {} if _is_xl(path) else {"safety_checker": None, "requires_safety_checker": False}
+    return {"torch_dtype": dtype, **checker}
 
 
 def load_dynamicid(options: argparse.Namespace, photos: bool, faces: bool, expressions: bool) -> DynamicID:

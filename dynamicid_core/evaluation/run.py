@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,7 +27,6 @@ class Tools:
     recognisers: tuple[Recogniser, ...]
     reader: ExpressionReader = LandmarkReader()
     clip: ClipScore | None = None
-    conditioning: str = "buffalo_l"  # the recogniser whose identities face files hold
 
 
 def evaluate(
@@ -43,13 +42,13 @@ def evaluate(
     ``gallery``: further people among whom those of the pictures are looked up.
     Raises DynamicIDError where two pictures have one name, and for files that cannot be read.
     """
-    _check(cases)
+    cases = with_names(cases)
     everybody = dict.fromkeys([*(p for case in cases for p in case.people), *gallery])
     files = files_of(cases, gallery)
     views = []
     for recogniser in tools.recognisers:
         seen = look(recogniser, files, store, workers)
-        known = {person: know(person, recogniser, seen, tools.conditioning) for person in everybody}
+        known = {person: know(person, recogniser, seen) for person in everybody}
         views.append(View(recogniser, seen, known, _gallery(recogniser, known)))
     judges = Judges(tuple(views), tools.reader, tools.clip)
     pictures = workers.map(lambda case: measure(case, judges), cases, "measuring")
@@ -62,13 +61,23 @@ def evaluate(
     )
 
 
-def _check(cases: Sequence[Case]) -> None:
+def with_names(cases: Sequence[Case]) -> list[Case]:
+    """The cases with a name each: their id, or the file's name, with the folder's where several files have one name.
+
+    Raises DynamicIDError where that does not tell them apart, and where there is none.
+    """
     if not cases:
         raise DynamicIDError("There are no pictures to evaluate.")
-    (name, times), *_ = Counter(case.name for case in cases).most_common(1)
-    if times > 1:
-        files = " and ".join(str(case.picture) for case in cases if case.name == name)
+    times = Counter(case.name for case in cases)
+    named = [
+        replace(case, id=case.name if case.id or times[case.name] == 1 else f"{case.picture.parent.name}/{case.name}")
+        for case in cases
+    ]
+    (name, most), *_ = Counter(case.id for case in named).most_common(1)
+    if most > 1:
+        files = " and ".join(str(case.picture) for case in named if case.id == name)
         raise DynamicIDError(f"{files} have one name, {name!r}; rename one, or give each an id in a list.")
+    return named
 
 
 def _gallery(recogniser: Recogniser, known: dict[Reference, Known]) -> Gallery:

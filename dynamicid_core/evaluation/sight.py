@@ -11,7 +11,7 @@ import numpy as np
 from ..face_files import load_face
 from ..faces import DetectedFace, pick_face
 from ..pictures import to_rgb
-from ..types import DynamicIDError
+from ..types import DynamicIDError, is_same_recogniser
 from .cases import FACES, Case, Reference, checksum
 from .recognisers import Recogniser
 from .store import Store, pack_faces, unpack_faces
@@ -70,17 +70,20 @@ def look(recogniser: Recogniser, files: Sequence[Path], store: Store, workers: W
     return dict(zip(files, workers.map(one, files, f"faces ({recogniser.name})"), strict=True))
 
 
-def know(person: Reference, recogniser: Recogniser, seen: dict[Path, Seen], conditioning: str) -> Known:
-    """Who a person is: the average of their photos, or what the face file says.
+def _from_file(person: Reference, recogniser: Recogniser) -> Known:
+    """What a face file says, if it was made with this recogniser: no other can read its identity."""
+    face = load_face(person.photos[0])
+    if not is_same_recogniser(face.recogniser, recogniser.name):
+        return Known(None, f"{person.label} is a face file, which {recogniser.name} cannot read; give photos.")
+    if face.identity is None:
+        return Known(None, f"The face file of {person.label} holds no identity.")
+    return Known(face.identity.numpy())
 
-    ``conditioning``: the recogniser whose identities face files hold; no other can read those.
-    """
+
+def know(person: Reference, recogniser: Recogniser, seen: dict[Path, Seen]) -> Known:
+    """Who a person is: the average of their photos, or what the face file says."""
     if person.photos[0].suffix.lower() in FACES:
-        if recogniser.name != conditioning:
-            return Known(None, f"{person.label} is a face file, which {recogniser.name} cannot read; give photos.")
-        identity = load_face(person.photos[0]).identity
-        note = "" if identity is not None else f"The face file of {person.label} holds no identity."
-        return Known(None if identity is None else identity.numpy(), note)
+        return _from_file(person, recogniser)
     identities, without, box = [], [], None
     for photo in person.photos:
         found = seen[photo]

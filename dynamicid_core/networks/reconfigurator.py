@@ -79,12 +79,18 @@ class Reconfigurator(nn.Module):
         source_text: Tensor,
         target_text: Tensor,
     ) -> Tensor:
-        """``tokens`` [1, T, 768], source features [1, 768], target features [K, 768] -> [K, T, 768]"""
+        """``tokens`` [1, T, 768], source features [1, 768], target features [K, 768] -> [K, T, 768]
+
+        Of several people, with equally many targets each: tokens [n, T, 768], source features [n, 768], target features
+        [n * K, 768], those of each person one after another -> [n * K, T, 768].
+        """
         source = self.motion_latents(source_landmarks, source_text)
         target = self.motion_latents(target_landmarks, target_text)
         tokens = self.proj_in(self.norm_in(tokens))
         for layer in self.disentangleNet:
             tokens = layer(tokens, source)
+        if len(tokens) > 1:  # one row serves all targets as it is
+            tokens = tokens.repeat_interleave(len(target) // len(tokens), 0)  # [n * K, T, width]
         for layer in self.entangleNet:
             tokens = layer(tokens, target)
         return self.proj_out(self.norm_out(tokens))

@@ -90,7 +90,7 @@ def test_published_key_lists():
     [
         ({}, {"rank": 8}),
         ({"tokens": 16, "depth": 2}, {"widths": (320, 640, 1280)}),
-        ({"depth": 6, "inner": 320, "width": 512, "feed": 1024}, {"context": 2048, "widths": (64,)}),
+        ({"depth": 6, "inner": 320, "width": 512, "feed": 1024}, {"context": 512, "widths": (64,)}),
         ({"identity": 256, "hidden": 99, "clip": 1664}, {"rank": 1, "widths": (40, 80)}),
         ({"inner": 24}, {"widths": (8, 8, 8, 8)}),
     ],

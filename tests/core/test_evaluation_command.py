@@ -16,15 +16,16 @@ from standins.portraits import draw_portrait
 from dynamicid_core.command_line import main
 from dynamicid_core.command_line.asked import case_of, cases_of
 from dynamicid_core.command_line.settings import PersonSettings, Settings, checksum, write_png
-from dynamicid_core.evaluation.cases import Reference, gallery_of, read_cases
+from dynamicid_core.evaluation.cases import Case, Reference, gallery_of, read_cases
 from dynamicid_core.evaluation.clip import ClipScore
 from dynamicid_core.evaluation.readings import LandmarkReader, expression_word, load_reader, pose_word, shown_pose
 from dynamicid_core.evaluation.recognisers import PackRecogniser
-from dynamicid_core.evaluation.run import Tools, evaluate
+from dynamicid_core.evaluation.run import Tools, evaluate, with_names
 from dynamicid_core.evaluation.store import Store, pack_faces, unpack_faces
 from dynamicid_core.evaluation.workers import Workers
+from dynamicid_core.face_files import save_face
 from dynamicid_core.faces import DetectedFace
-from dynamicid_core.types import DynamicIDError
+from dynamicid_core.types import DynamicIDError, Face
 
 pytest.importorskip("diffusers")
 pytest.importorskip("insightface")
@@ -260,8 +261,30 @@ def test_notes_say_what_could_not_be_measured(folder):
     assert "no face of red in the ground truth" in wide.recognisers["colours"].notes[0]
     assert wide.recognisers["colours"].values["sim_gt"] is None and "120x40 px and its baseline 100x40" in wide.notes[0]
     twice = read_cases(Path("list.csv"))[:1] * 2
-    with pytest.raises(DynamicIDError, match="have one name, 'red'"):
+    with pytest.raises(DynamicIDError, match="red.png and .*red.png have one name, '.*/?red'"):
         evaluate(twice, tools, Store(Path("cache")), Workers(quiet=True))
+
+
+def test_pictures_of_one_name_are_told_apart_by_their_folders(folder):
+    cases = [Case(Path(path), (Reference((Path("anna.png"),)),)) for path in ("a/1.png", "b/1.png", "b/2.png")]
+    assert [case.name for case in with_names(cases)] == ["a/1", "b/1", "2"]
+    with pytest.raises(DynamicIDError, match="There are no pictures"):
+        with_names([])
+
+
+def test_face_files_are_read_by_their_own_recogniser_alone(folder):
+    colours("red.png", (40, RED))
+    identity = torch.zeros(512)
+    identity[0] = 1
+    tokens = torch.zeros(1, 4, 768)
+    save_face("anna.safetensors", Face(tokens, tokens, "encoder", identity=identity, recogniser="colours"))
+    Path("list.csv").write_text("picture,people\nred.png,anna.safetensors\n")
+    wide = ByColour()
+    wide.detect = lambda image: [face_at(40, np.eye(512)[0])]  # type: ignore[method-assign]
+    tools = Tools((PackRecogniser("colours", wide), PackRecogniser("others", wide)), LandmarkReader())
+    (made,) = evaluate(read_cases(Path("list.csv")), tools, Store(Path("cache")), Workers(quiet=True)).pictures
+    assert made.recognisers["colours"].values["matched"] == 1
+    assert made.recognisers["others"].notes == ("anna is a face file, which others cannot read; give photos.",)
 
 
 def test_words_of_expressions_and_poses():

@@ -11,7 +11,7 @@ How faces get into a run (facts: ComfyUI 0.33, ``comfy/samplers.py``, ``comfy/ld
 - What other packs and the compiler need besides stands in ``neighbours``.
 """
 
-from .model import apply_faces, encoder_warnings, gate_maps
+from .model import apply_faces, gate_maps
 from .networks import ClipVision, LoadedDynamicID, load
 
-__all__ = ["ClipVision", "LoadedDynamicID", "apply_faces", "encoder_warnings", "gate_maps", "load"]
+__all__ = ["ClipVision", "LoadedDynamicID", "apply_faces", "gate_maps", "load"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...bases import UNetLayout, fitting_layout, lora_layers
 from ...call import AppliedCast
-from ...face_files import encoder_mismatch
+from ...checkpoints import check_faces
 from ...gate_maps import GateRecorder
 from ...networks.saa import SAAModule
 from ...types import Cast, DynamicIDError, SAAOptions
@@ -49,15 +49,6 @@ def _same_weights(a: SAAModule, b: SAAModule) -> bool:
     return a is b or (len(a) == len(b) and all(x is y or torch.equal(x, y) for x, y in pairs))
 
 
-def encoder_warnings(loaded: LoadedDynamicID, cast: Cast) -> list[str]:
-    """A sentence for each face that another encoder than the loaded one made; it acts, but may look less alike."""
-    faces = {person.face.encoder: person.face for person in cast.people}.values()
-    found = (
-        encoder_mismatch(f.encoder, loaded.saa.encoder_hash, f"Face {f.name!r}" if f.name else "A face") for f in faces
-    )
-    return [message for message in found if message]
-
-
 def apply_faces(
     model: Any, loaded: LoadedDynamicID, cast: Cast, options: SAAOptions, recorder: GateRecorder | None = None
 ) -> Any:
@@ -65,8 +56,9 @@ def apply_faces(
 
     Raises DynamicIDError for a model or faces that do not fit, and for an empty cast.
     """
-    saa = loaded.saa.saa
-    layout = fitting_layout(model.model.diffusion_model, saa, model_name(model))
+    saa, origin = loaded.saa.saa, loaded.saa.origin
+    layout = fitting_layout(model.model.diffusion_model, saa, model_name(model), origin)
+    check_faces((person.face for person in cast.people), origin)
     # Nodes run in inference mode, but what is kept for sampling must be ordinary tensors.
     with torch.inference_mode(False), torch.no_grad():
         applied = AppliedCast.of(cast, options, layout, saa, recorder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from torch import Tensor
 from ...checkpoints import MotionCheckpoint, SAACheckpoint, load_motion, load_saa
 from ...encode import TokenEncoder
 from ...motion import MotionNetworks
+from ...origins import TEXT_FEATURES, Origin, choose_text_encoder, clip_needed
 from ...types import DynamicIDError
 
 
@@ -68,7 +70,7 @@ class LoadedDynamicID:
     def token_encoder(self) -> TokenEncoder:
         """The face encoder, as :func:`encode.encode_photos` takes it."""
         encoder = self.saa.face_encoder
-        return TokenEncoder(ManagedNetwork(encoder), encoder.sizes, self.saa.encoder_hash)
+        return TokenEncoder(ManagedNetwork(encoder), encoder.sizes, self.saa.encoder_hash, self.saa.origin)
 
     @cached_property
     def _motion_networks(self) -> tuple[ManagedNetwork, ManagedNetwork] | None:
@@ -78,9 +80,10 @@ class LoadedDynamicID:
 
     def motion_networks(self, clip: Any) -> MotionNetworks | None:
         """IMR, key point encoder and a CLIP's text features, as :func:`motion.edit_face` takes them; None without an IMR."""
-        if self._motion_networks is None:
+        if self.motion is None or self._motion_networks is None:
             return None
-        return MotionNetworks(*self._motion_networks, lambda texts: text_features(clip, texts))
+        origin = self.motion.origin
+        return MotionNetworks(*self._motion_networks, lambda texts: text_features(clip, texts, origin), self.motion)
 
 
 def load(saa_path: str | os.PathLike[str], imr_path: str | os.PathLike[str] | None = None) -> LoadedDynamicID:
@@ -97,8 +100,9 @@ class ClipVision:
     sizes, and because the null tokens need pixels that are exactly zero.
     """
 
-    def __init__(self, model: Any):
-        self.model = model
+    def __init__(self, model: Any, origin: Origin = Origin()):
+        """``origin``: of the face encoder that shall read the tokens."""
+        self.model, self.origin = model, origin
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """Hidden states before the last layer: [K, 3, 224, 224] normalised -> [K, 257, 1280], float32 on the CPU.
@@ -108,28 +112,42 @@ class ClipVision:
         size = self.model.config.get("image_size", 224)
         if self.model.model_type != "clip_vision_model" or size != pixels.shape[-1]:
             raise DynamicIDError(
-                f"This CLIP vision model ({self.model.model_type}, {size} px) is not the one DynamicID was made with. "
-                "Load CLIP-ViT-H-14-laion2B-s32B-b79K (the file that IP-Adapter uses)."
+                f"This CLIP vision model ({self.model.model_type}, {size} px) is not the one that the DynamicID weights "
+                f"were made with. {clip_needed(self.origin)}"
             )
         comfy.model_management.load_model_gpu(self.model.patcher)
         seen = self.model.model(pixel_values=pixels.to(self.model.load_device), intermediate_output=-2)
         return seen[1].float().cpu()
 
 
-def text_features(clip: Any, texts: Sequence[str]) -> Tensor:
-    """Pooler outputs of SD1.5's text encoder, unprojected: K texts -> [K, 768], float32 on the CPU.
+class OneEncoder:
+    """One of a CLIP's text encoders, to the host what its ``SD1ClipModel`` is, which has no other."""
 
-    Raises DynamicIDError for a text encoder that gives another width or none.
+    def __init__(self, encoder: Any, key: str):
+        self.encoder, self.key = encoder, key
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        self.encoder.set_clip_options(options)
+
+    def reset_clip_options(self) -> None:
+        self.encoder.reset_clip_options()
+
+    def encode_token_weights(self, tokens: dict[str, Any]) -> Any:
+        return self.encoder.encode_token_weights(tokens[self.key])
+
+
+def text_features(clip: Any, texts: Sequence[str], origin: Origin = Origin()) -> Tensor:
+    """Pooler outputs of the text encoder that ``origin`` names, unprojected: K texts -> [K, 768], float32 on the CPU.
+
+    ``clip``: a CLIP of any model that has that encoder, as SDXL's has two. Raises DynamicIDError if it has not.
     """
-    pooled = []
-    for text in texts:
-        tokens = clip.tokenize(text)
-        feature = clip.encode_from_tokens(tokens, return_pooled="unprojected", return_dict=True)["pooled_output"]
-        if feature is None or feature.shape[-1] != 768:
-            gives = "no pooled feature" if feature is None else f"a pooled feature of width {feature.shape[-1]}"
-            raise DynamicIDError(
-                f"This text encoder gives {gives}; expression editing needs that of Stable Diffusion 1.5 (768). "
-                "Connect CLIP of the SD1.5 checkpoint."
-            )
-        pooled.append(feature[:1])
-    return torch.cat(pooled).float().cpu()
+    model = clip.cond_stage_model
+    encoders = {name: encoder for name in TEXT_FEATURES if (encoder := getattr(model, name, None)) is not None}
+    encoder = choose_text_encoder(encoders, origin)
+    one = copy.copy(clip)  # the host's own way of running it, for this encoder alone
+    one.cond_stage_model = OneEncoder(encoder, origin.text_feature.removeprefix("clip_"))
+    pooled = [
+        one.encode_from_tokens(clip.tokenize(text), return_pooled="unprojected", return_dict=True)["pooled_output"]
+        for text in texts
+    ]
+    return torch.cat([feature[:1] for feature in pooled]).float().cpu()

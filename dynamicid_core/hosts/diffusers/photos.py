@@ -88,7 +88,7 @@ class PhotoEncoder:
             [to_rgb(image) for image in images],
             self.detector,
             ClipVision(self.clip_vision, self.device),
-            TokenEncoder(FloatNetwork(encoder), encoder.sizes, self.saa.encoder_hash),
+            TokenEncoder(FloatNetwork(encoder), encoder.sizes, self.saa.encoder_hash, self.saa.origin),
             name=name,
             **how,
         )

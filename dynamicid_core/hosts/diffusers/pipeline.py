@@ -7,26 +7,37 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ...bases import fitting_layout
-from ...checkpoints import MotionCheckpoint, SAACheckpoint, load_motion, load_saa
+from ...checkpoints import (
+    MotionCheckpoint,
+    SAACheckpoint,
+    check_faces,
+    encoder_warnings,
+    load_motion,
+    load_saa,
+    motion_warning,
+)
 from ...detection import load_detector
 from ...face_files import load_face
 from ...faces import FaceDetector
 from ...gate_maps import GateRecorder
 from ...motion import MotionNetworks, edit_face
+from ...origins import choose_text_encoder
 from ...pictures import to_rgb
 from ...types import Cast, Face, Person, SAAOptions, hinting
 from .clip_vision import load_clip_vision
 from .lora import FusedLoRA
 from .photos import HINTS, FloatNetwork, PhotoEncoder
+from .texts import pooled_features, text_encoders
 from .unet import Attachment, attach, unwrapped
 
 
 class DynamicID:
-    """DynamicID on a diffusers pipeline with an SD1.5 UNet (text to image, image to image, inpainting, ControlNet).
+    """DynamicID on a diffusers pipeline of Stable Diffusion 1.5, 2 or XL, or of any whose UNet the weights were made for.
+
+    Text to image, image to image, inpainting, ControlNet.
 
     Photos become faces (:meth:`encode`), faces get expressions (:meth:`edit`), a cast of them goes into the pipeline
     (:meth:`apply`) until :meth:`remove`, which leaves the pipeline as it was, bit for bit. :meth:`apply` can be used in a
@@ -43,7 +54,8 @@ class DynamicID:
         detector: FaceDetector | None = None,
     ):
         """``clip_vision``: ViT-H/14 (:func:`load_clip_vision`), and ``detector`` (:func:`detection.load_detector`): needed to
-        encode photos, not for face files; ``motion``: needed to edit.
+        encode photos, not for face files; ``motion``: needed to edit. A ``motion`` that was trained with another face encoder
+        gets a Python warning.
 
         Raises DynamicIDError if the pipeline's UNet is not the one the weights were made for.
         """
@@ -51,7 +63,9 @@ class DynamicID:
         self.photos = PhotoEncoder(saa, clip_vision, detector, lambda: self.pipe._execution_device)
         self._attachment: Attachment | None = None
         self._fused: FusedLoRA | None = None
-        fitting_layout(unwrapped(pipe.unet), saa.saa)
+        fitting_layout(unwrapped(pipe.unet), saa.saa, origin=saa.origin)
+        if message := motion_warning(saa, motion):
+            warnings.warn(message, stacklevel=2)
 
     @classmethod
     def from_files(
@@ -119,18 +133,16 @@ class DynamicID:
         if self.motion is None:
             return None
         networks = FloatNetwork(self.motion.reconfigurator), FloatNetwork(self.motion.keypoint_encoder)
-        return MotionNetworks(*networks, self.text_features)
+        return MotionNetworks(*networks, self.text_features, self.motion)
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
-        """Unprojected pooler outputs of the pipeline's CLIP-L text encoder: K texts -> [K, 768], float32 on the CPU."""
-        tokenizer, encoder = self.pipe.tokenizer, self.pipe.text_encoder
-        # Padded to the longest only: the feature is read at the text's end, and what follows does not act on it.
-        tokens = tokenizer(
-            list(texts), padding=True, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-        )
-        with torch.no_grad():
-            pooled = encoder(tokens.input_ids.to(self.pipe._execution_device)).pooler_output
-        return pooled.float().cpu()
+        """Unprojected pooler outputs of the text encoder that the weights for expressions name: K texts -> [K, 768].
+
+        In float32 on the CPU. Raises DynamicIDError if the pipeline has no such encoder.
+        """
+        origin = self.motion.origin if self.motion else self.saa.origin
+        tokenizer, encoder = choose_text_encoder(text_encoders(self.pipe), origin)
+        return pooled_features(tokenizer, encoder, texts, self.pipe._execution_device)
 
     # The pipeline
 
@@ -142,15 +154,21 @@ class DynamicID:
         lora: str = "fused",
         guided: bool | None = None,
         recorder: GateRecorder | None = None,
+        warn: Callable[[str], object] | None = None,
     ) -> DynamicID:
         """Put the people of ``cast`` into every picture that the pipeline makes from now on; another cast replaces it.
 
         ``lora``: "fused" into the UNet's weights costs nothing while sampling; "apart" leaves them alone, for weights
         that cannot be changed (quantized). ``guided``: whether the first half of the UNet's rows is unconditional;
-        None asks the pipeline at every call. ``recorder`` collects gate maps.
+        None asks the pipeline at every call. ``recorder`` collects gate maps. ``warn`` gets a sentence for faces that another
+        encoder made (default: a Python warning).
         Raises DynamicIDError for an empty cast, faces that do not fit the weights, and UNets that cannot take it.
         """
         cast = cast if isinstance(cast, Cast) else Cast(tuple(Person(face) for face in cast))
+        faces = [person.face for person in cast.people]
+        check_faces(faces, self.saa.origin)
+        for message in encoder_warnings(faces, self.saa):
+            (warn or warnings.warn)(message)
         self._detach()
         try:
             self._fuse(options.lora_strength if lora == "fused" else None)

@@ -50,6 +50,29 @@ class Step(NamedTuple):
     guided: bool  # the first half of the rows is unconditional
 
 
+def text_attention(
+    attn: Any,
+    project: Callable[[nn.Module, str, Tensor], Tensor],
+    hidden_states: Tensor,
+    encoder_hidden_states: Tensor | None,
+    attention_mask: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """What every processor of ours computes but the faces: the attention before ``to_out``, and its queries, [B, N, C] each.
+
+    ``attn``: the Attention; ``project`` (layer, its name among :data:`LORA_TARGETS`, input): the layer with its LoRA.
+    """
+    context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+    if attention_mask is not None:
+        attention_mask = attn.prepare_attention_mask(attention_mask, context.shape[1], len(context))
+        attention_mask = attention_mask.unflatten(0, (-1, attn.heads))  # [B, H, 1, S]
+    q = project(attn.to_q, "to_q", hidden_states)
+    k = project(attn.to_k, "to_k", context)
+    v = project(attn.to_v, "to_v", context)
+    by_head = [x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v)]  # [B, H, N or S, D]
+    text = scaled_dot_product_attention(by_head[0], by_head[1], by_head[2], attn_mask=attention_mask)
+    return text.transpose(1, 2).flatten(2), q
+
+
 class FaceProcessor(nn.Module):
     """The attention processor of one attention: PyTorch's fused attention, plus the faces at cross attention.
 
@@ -82,29 +105,24 @@ class FaceProcessor(nn.Module):
         dynamicid: Step | None = None,
     ) -> Tensor:
         """``attn``: the Attention; ``hidden_states`` [B, N, C], ``encoder_hidden_states`` [B, S, 768] or None -> [B, N, C]"""
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        if attention_mask is not None:
-            attention_mask = attn.prepare_attention_mask(attention_mask, context.shape[1], len(context))
-            attention_mask = attention_mask.unflatten(0, (-1, attn.heads))  # [B, H, 1, S]
-        q = self._project(attn.to_q, "to_q", hidden_states)
-        k = self._project(attn.to_k, "to_k", context)
-        v = self._project(attn.to_v, "to_v", context)
-        by_head = [x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v)]  # [B, H, N or S, D]
-        text = scaled_dot_product_attention(by_head[0], by_head[1], by_head[2], attn_mask=attention_mask)
-        out = text.transpose(1, 2).flatten(2)
+        out, q = text_attention(attn, self._project, hidden_states, encoder_hidden_states, attention_mask)
         if self.faces is not None and dynamicid is not None:
-            out = self._add_faces(dynamicid, self.faces.to(q), out, q, attn.heads)
+            faces = _faces_of_rows(self.faces.to(q), len(q), dynamicid.guided, attn.heads)
+            out = add_faces(dynamicid.call, faces, out, q)
         return attn.to_out[1](self._project(attn.to_out[0], "to_out", out))
 
-    @staticmethod
-    def _add_faces(step: Step, packed: Tensor, text: Tensor, q: Tensor, heads: int) -> Tensor:
-        call = step.call
-        if q.shape[1] not in call.sizes:
-            raise DynamicIDError(
-                f"A cross attention has {q.shape[1]} queries, which is no size that this picture has in the UNet. "
-                "Something merges or splits them (e.g. token merging of cross attention); switch that off."
-            )
-        return call.add_faces(text, q, _faces_of_rows(packed, len(q), step.guided, heads), *call.sizes[q.shape[1]])
+
+def add_faces(call: Call, faces: SiteFaces, text: Tensor, q: Tensor) -> Tensor:
+    """The text attention of a cross attention, plus the faces: [B, N, C], before ``to_out``.
+
+    Raises DynamicIDError for a number of queries that is no size of the UNet's grids.
+    """
+    if q.shape[1] not in call.sizes:
+        raise DynamicIDError(
+            f"A cross attention has {q.shape[1]} queries, which is no size that this picture has in the UNet. "
+            "Something merges or splits them (e.g. token merging of cross attention); switch that off."
+        )
+    return call.add_faces(text, q, faces, *call.sizes[q.shape[1]])
 
 
 def _faces_of_rows(packed: Tensor, rows: int, guided: bool, heads: int) -> SiteFaces:
