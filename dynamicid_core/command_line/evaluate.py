@@ -152,11 +152,11 @@ def recognisers_of(options: argparse.Namespace, say: Any) -> tuple[Recogniser, .
         except DynamicIDError as error:
             if options.detector and name != "dlib":
                 raise
-            errors.append(str(error).splitlines()[0])
+            errors.append(str(error).partition(". ")[0])  # not every folder that was searched
     if not found:
-        raise DynamicIDError(f"There is no recogniser. {' '.join(errors)}")
+        raise DynamicIDError(f"There is no recogniser: {'; '.join(errors)}. Name one with --recognisers.")
     for text in errors:
-        say(f"Judged by {found[0].name} alone. {text}")
+        say(f"Judged by {found[0].name} alone: {text}. Name others with --recognisers.")
     return tuple(found)
 
 

@@ -21,7 +21,7 @@ Paths are relative to the list's folder.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class Reference:
     """One person asked for."""
 
     photos: tuple[Path, ...]  # or one face file
-    name: str = ""  # people with one name are one person; without it the photos say who it is
+    name: str = ""  # people with one name, or with one photo, are one person
     box: Box | None = None  # left, top, right, bottom: fractions of the picture
     expression: str = ""  # in any words that ``readings`` knows
     pose: str = ""
@@ -61,9 +61,10 @@ class Reference:
         return self.name or self.photos[0].stem
 
     @property
-    def key(self) -> str:
-        """Who it is: equal for the same person in two pictures."""
-        return self.name or "+".join(str(photo) for photo in self.photos) + (f"#{self.index}" if self.index else "")
+    def marks(self) -> frozenset[str]:
+        """What makes somebody: two people with one mark are one person."""
+        seen = {f"{photo.resolve()} {self.order} {self.index}" for photo in self.photos}
+        return frozenset(seen | ({self.name} if self.name else set()))
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,23 @@ def gallery_of(folder: Path) -> list[Reference]:
     if not people:
         raise DynamicIDError(f"The folder {folder} holds nobody: neither photos nor folders of photos.")
     return people
+
+
+def who_is_who(people: Iterable[Reference]) -> dict[Reference, str]:
+    """Each reference -> a label of the person; those who share a name or a photo are one, also through a third."""
+    above: dict[str, str] = {}  # mark -> another of the same person, up to the one that stands for all
+
+    def top(mark: str) -> str:
+        while above.setdefault(mark, mark) != mark:
+            mark = above[mark]
+        return mark
+
+    people = list(people)
+    for person in people:
+        first, *others = sorted(person.marks)
+        for mark in others:
+            above[top(mark)] = top(first)
+    return {person: top(min(person.marks)) for person in people}
 
 
 def checksum(path: Path) -> str:

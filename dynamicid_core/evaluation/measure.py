@@ -25,7 +25,8 @@ from .sight import Known, Seen, fractions
 class Gallery:
     """Everybody among whom a face is looked up, by one recogniser."""
 
-    labels: tuple[str, ...]  # Reference.key of each
+    who: Mapping[Reference, str]  # the label of each reference's person (cases.who_is_who)
+    labels: tuple[str, ...]  # of those whose photos show a face
     identities: np.ndarray  # [N, d]
 
 
@@ -153,7 +154,7 @@ def _identified(view: View, case: Case, identities: np.ndarray, matching: metric
         return float("nan")
     nearest = metrics.nearest(view.recogniser.similarity(view.gallery.identities, identities), view.gallery.labels)
     shown = [None if face is None else nearest[face] for face in matching]
-    return metrics.agreement([person.key for person in case.people], shown)
+    return metrics.agreement([view.gallery.who[person] for person in case.people], shown)
 
 
 def _ground_truth(

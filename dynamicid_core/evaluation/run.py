@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..types import DynamicIDError
-from .cases import Case, Reference
+from .cases import Case, Reference, who_is_who
 from .clip import ClipScore
 from .measure import Gallery, Judges, View, measure
 from .readings import ExpressionReader, LandmarkReader
@@ -44,12 +44,13 @@ def evaluate(
     """
     cases = with_names(cases)
     everybody = dict.fromkeys([*(p for case in cases for p in case.people), *gallery])
+    who = who_is_who(everybody)
     files = files_of(cases, gallery)
     views = []
     for recogniser in tools.recognisers:
         seen = look(recogniser, files, store, workers)
         known = {person: know(person, recogniser, seen) for person in everybody}
-        views.append(View(recogniser, seen, known, _gallery(recogniser, known)))
+        views.append(View(recogniser, seen, known, _gallery(recogniser, known, who)))
     judges = Judges(tuple(views), tools.reader, tools.clip)
     pictures = workers.map(lambda case: measure(case, judges), cases, "measuring")
     return Run(
@@ -80,11 +81,11 @@ def with_names(cases: Sequence[Case]) -> list[Case]:
     return named
 
 
-def _gallery(recogniser: Recogniser, known: dict[Reference, Known]) -> Gallery:
+def _gallery(recogniser: Recogniser, known: dict[Reference, Known], who: dict[Reference, str]) -> Gallery:
     """Everybody once, whatever the photos; people whose photos show no face cannot be found."""
     identities: dict[str, list[np.ndarray]] = {}
     for person, one in known.items():
         if one.identity is not None:
-            identities.setdefault(person.key, []).append(one.identity)
+            identities.setdefault(who[person], []).append(one.identity)
     averages = [recogniser.average(np.stack(rows)) for rows in identities.values()]
-    return Gallery(tuple(identities), np.stack(averages) if averages else np.zeros((0, 0)))
+    return Gallery(who, tuple(identities), np.stack(averages) if averages else np.zeros((0, 0)))

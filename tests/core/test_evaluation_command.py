@@ -16,7 +16,7 @@ from standins.portraits import draw_portrait
 from dynamicid_core.command_line import main
 from dynamicid_core.command_line.asked import case_of, cases_of
 from dynamicid_core.command_line.settings import PersonSettings, Settings, checksum, write_png
-from dynamicid_core.evaluation.cases import Case, Reference, gallery_of, read_cases
+from dynamicid_core.evaluation.cases import Case, Reference, gallery_of, read_cases, who_is_who
 from dynamicid_core.evaluation.clip import ClipScore
 from dynamicid_core.evaluation.readings import LandmarkReader, expression_word, load_reader, pose_word, shown_pose
 from dynamicid_core.evaluation.recognisers import PackRecogniser
@@ -143,6 +143,23 @@ def test_a_folder_of_people(folder):
     assert read_cases(Path("list.csv"))[0].people[0].label == "dora"
 
 
+def test_people_are_one_by_name_or_by_photo():
+    anna, same_photo, same_name, ben, both = (
+        Reference(tuple(map(Path, photos)), name)
+        for photos, name in (
+            (["a.png"], ""),
+            (["a.png"], "Anna"),
+            (["a2.png"], "Anna"),
+            (["b.png"], ""),
+            (["b.png"], "Ben"),
+        )
+    )
+    second = Reference((Path("b.png"),), index=1)  # another face of that photo
+    who = who_is_who([anna, ben, second, same_name, same_photo, both])
+    assert who[anna] == who[same_photo] == who[same_name] and who[ben] == who[both]
+    assert len(set(who.values())) == 3
+
+
 # --- Pictures that remember ---------------------------------------------------------------------------------------
 
 
@@ -163,7 +180,7 @@ def test_our_pictures_say_who_was_asked_for(folder):
     anna, ben = case.people
     assert case.prompt == "two people" and case.name == "a"
     assert (anna.photos, anna.box, anna.index) == ((Path("anna.png"),), (0, 0, 0.5, 1), 0)
-    assert (ben.photos, ben.key, ben.index) == ((Path("ben.png"), Path("cleo.png")), "Ben", 1)
+    assert (ben.photos, ben.name, ben.index) == ((Path("ben.png"), Path("cleo.png")), "Ben", 1)
     assert {anna.order, ben.order} == {"left-right"}
     assert expression_word(anna.expression) == "surprise" and pose_word(anna.expression) == "front view"
 
@@ -401,7 +418,7 @@ def test_without_a_pack_dlib_judges_alone_and_says_so(folder, capsys):
     pytest.importorskip("dlib")
     remembering("a.png")
     code, out, err = run(capsys, "a.png", "-o", "out")
-    assert code == 0 and "Judged by dlib alone. The face model pack 'buffalo_l' was not found." in err
+    assert code == 0 and "Judged by dlib alone: The face model pack 'buffalo_l' was not found. Name" in err
     assert "| Count accuracy | dlib " in out
     assert "was not found" in failure(capsys, "a.png", "--detector", "other_pack")
     assert "was not found" in failure(capsys, "a.png", "--recognisers", "dlib", "antelopev2")
