@@ -142,6 +142,11 @@ def known_base(widths: tuple[int, ...], text_widths: tuple[int, ...]) -> Base | 
     return next((base for base in BASES if base.widths == widths and {base.text_width} == set(text_widths)), None)
 
 
+def base_named(name: str) -> Base | None:
+    """The family of that name, if it is one of :data:`BASES`."""
+    return next((base for base in BASES if base.name == name), None)
+
+
 def widths_of(saa: SAAModule) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """C, and the width of the text, of each cross attention that the weights are made for."""
     sizes = [site.sizes for site in saa.cross_sites]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import __version__
-from .bases import BASES, known_base, widths_of
+from .bases import base_named, known_base, widths_of
 from .face_files import encoder_mismatch
 from .files import HUB_FILES, describe, motion_tensors, read_checkpoint, read_metadata, write_safetensors
 from .networks.face_encoder import FaceEncoder
@@ -131,9 +131,8 @@ def _saa_origin(origin: Origin, face_encoder: FaceEncoder, saa: SAAModule, name:
             f"{', '.join(map(str, sorted(set(text_widths))))}. Get the file again."
         )
     _check_base(origin, widths, text_widths, name)
-    return replace(
-        origin, base=origin.base or _family(widths, text_widths), widths=widths, text_widths=text_widths
-    )  # fmt: skip
+    base = origin.base or _family(widths, text_widths)
+    return replace(origin, base=base, widths=widths, text_widths=text_widths)
 
 
 def _family(widths: tuple[int, ...], text_widths: tuple[int, ...]) -> str:
@@ -143,7 +142,7 @@ def _family(widths: tuple[int, ...], text_widths: tuple[int, ...]) -> str:
 
 def _check_base(origin: Origin, widths: tuple[int, ...], text_widths: tuple[int, ...], name: str) -> None:
     """Raise DynamicIDError where metadata name another base model than the tensors were made for."""
-    said = next((base for base in BASES if base.name == origin.base), None)
+    said = base_named(origin.base)
     fits_family = said is None or (said.widths, {said.text_width}) == (widths, set(text_widths))
     if fits_family and (not origin.widths or (origin.widths, origin.text_widths) == (widths, text_widths)):
         return
@@ -255,9 +254,18 @@ def convert(sources: Sequence[str | os.PathLike[str]], folder: str | os.PathLike
         ("imr.safetensors", ("IMR.", "key_point_encoder."), _motion),
     ):
         if part := {k: v for k, v in tensors.items() if k.startswith(prefixes)}:
-            load(part, Origin(), name)  # a file that does not load is not worth converting
-            written.append((target / file, part))
-    return [write_safetensors(path, part, {"format": "pt"}) for path, part in written]
+            metadata = _metadata_of(sources, prefixes)
+            load(part, Origin.from_metadata(metadata, name), name)  # a file that does not load is not worth converting
+            written.append((target / file, part, {"format": "pt", **metadata}))
+    return [write_safetensors(*what) for what in written]
+
+
+def _metadata_of(sources: Sequence[str | os.PathLike[str]], prefixes: tuple[str, ...]) -> dict[str, str]:
+    """Of the file among ``sources`` that holds tensors of these prefixes; published pickles have none."""
+    for source in sources:
+        if (known := read_metadata(source)) and any(name.startswith(prefixes) for name in read_checkpoint(source)):
+            return known
+    return {}
 
 
 def _gather(sources: Sequence[str | os.PathLike[str]]) -> dict[str, Tensor]:

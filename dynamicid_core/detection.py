@@ -16,6 +16,7 @@ from PIL import Image
 
 from .catalogue import model_file
 from .faces import DetectedFace
+from .origins import BGR, recogniser_name
 from .types import RECOGNISER, DynamicIDError
 
 PROVIDERS = {  # onnxruntime's names, in the order in which "auto" tries them
@@ -44,13 +45,6 @@ LARGEST_DETECTION = 4096  # px of the longer side: larger pictures are shrunk be
 # Packs share recognisers: buffalo_m has that of buffalo_l. File -> the pack by which it goes; of others the folder's name
 # tells, since several recognisers come under one file name (glintr100.onnx of antelopev2 and of AuraFace).
 RECOGNISERS = {"w600k_r50": RECOGNISER, "w600k_mbf": "buffalo_s"}
-BGR = " (bgr)"  # after the name of a recogniser that is given pictures in the order that InsightFace expects
-
-
-def recogniser_name(recognition: Path, identity_channels: str) -> str:
-    """What a recognition model's identities go by, e.g. ``buffalo_l``; read in BGR, ``buffalo_l (bgr)``."""
-    name = RECOGNISERS.get(recognition.stem, recognition.absolute().parent.name)
-    return name + BGR if identity_channels == "bgr" else name
 
 
 class InsightFaceDetector:
@@ -79,7 +73,9 @@ class InsightFaceDetector:
         if identity_channels not in ("rgb", "bgr"):
             raise DynamicIDError(f"identity_channels is {identity_channels!r}; it must be 'rgb' or 'bgr'.")
         self.identity_channels = identity_channels
-        self.recogniser = recogniser_name(models["recognition"], identity_channels)
+        file = models["recognition"]
+        pack = RECOGNISERS.get(file.stem, file.absolute().parent.name)
+        self.recogniser = recogniser_name(pack, identity_channels)
         self.det_size = det_size
         self._models = {task: _load_model(task, path, providers) for task, path in models.items()}
         for task, model in self._models.items():
@@ -232,7 +228,7 @@ def load_detector(
 
     ``pack``: the name of a pack, or its folder. The published checkpoints know the identities of ``buffalo_l`` only;
     the recogniser of another pack gives others. After the name, `` (bgr)`` does what ``identity_channels="bgr"`` does, so
-    that what :func:`recogniser_name` gives can be typed. ``roots``: folders to search, as in ``pack_folders``.
+    that what :func:`origins.recogniser_name` gives can be typed. ``roots``: folders to search, as in ``pack_folders``.
     Raises DynamicIDError for a missing package, pack or provider, and for damaged files.
     """
     if pack.endswith(BGR):

@@ -21,7 +21,7 @@ from .blending import average_faces
 from .faces import DetectedFace, FaceDetector, order_faces, pick_face, recogniser_of
 from .landmarks import landmark_fractions, read_expression
 from .networks.face_encoder import FaceEncoderSizes
-from .origins import Origin, check_clip_width, check_recogniser
+from .origins import CLIP_WIDTHS, Origin, check_recogniser, clip_needed
 from .pictures import CLIP_SIZE, clip_crop, clip_pixels, crop_square
 from .types import DynamicIDError, Face, Missing
 
@@ -80,6 +80,16 @@ def null_clip_tokens(clip: ClipVision) -> Tensor:
     return _null_tokens[clip.model]
 
 
+def check_clip_width(sizes: FaceEncoderSizes, clip_tokens: Tensor, origin: Origin = Origin()) -> None:
+    """Raise DynamicIDError when CLIP tokens [.., L, width] come from another CLIP model than the encoder's."""
+    if (found := clip_tokens.shape[-1]) != sizes.clip:
+        known = CLIP_WIDTHS.get(found)
+        raise DynamicIDError(
+            f"This CLIP vision model {f'seems to be {known}: it ' if known else ''}gives tokens of width {found}, but the "
+            f"face encoder needs {sizes.clip}. {clip_needed(origin)}"
+        )
+
+
 def encode_tokens(
     encoder: TokenEncoder, identities: Tensor, clip_tokens: Tensor, null_clip_tokens: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -89,7 +99,7 @@ def encode_tokens(
     last layer; ``null_clip_tokens`` [1, 257, 1280]: the same of a picture that is zero after normalisation.
     Raises DynamicIDError for tokens of another CLIP model.
     """
-    check_clip_width(clip_tokens.shape[-1], encoder.sizes.clip, encoder.origin)
+    check_clip_width(encoder.sizes, clip_tokens, encoder.origin)
     identities = torch.cat((identities, torch.zeros_like(identities[:1])))
     tokens = encoder.run(identities, torch.cat((clip_tokens, null_clip_tokens)))
     return tokens[:-1], tokens[-1:]

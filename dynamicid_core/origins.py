@@ -25,6 +25,8 @@ TEXT_FEATURES = {
     "clip_h": "OpenCLIP ViT-H/14, in Stable Diffusion 2",
 }
 CLIP_WIDTHS = {768: "CLIP ViT-B", 1024: "CLIP ViT-L/14", 1280: "CLIP ViT-H/14", 1664: "CLIP ViT-bigG/14"}  # of tokens
+BGR = " (bgr)"  # after the name of a recogniser that is given pictures in the order that InsightFace expects
+
 T = TypeVar("T")
 ABOUT = ("recogniser", "clip_vision", "text_feature", "encoder", "version")  # texts among the metadata
 
@@ -83,6 +85,11 @@ def _base(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
     return {"base": family, "sites": sites, **widths}
 
 
+def recogniser_name(pack: str, identity_channels: str) -> str:
+    """What the identities of a face model pack go by, e.g. ``buffalo_l``; those read in BGR ``buffalo_l (bgr)``."""
+    return pack + BGR if identity_channels == "bgr" else pack
+
+
 def check_recogniser(found: str, origin: Origin, what: str) -> None:
     """Raise DynamicIDError where an identity comes from another recogniser than the one that the weights know.
 
@@ -100,16 +107,6 @@ def clip_needed(origin: Origin) -> str:
     """Which CLIP vision model to load."""
     known = " (the file that IP-Adapter uses)" if origin.clip_vision == CLIP_VISION else ""
     return f"Load {origin.clip_vision}{known}."
-
-
-def check_clip_width(found: int, wanted: int, origin: Origin) -> None:
-    """Raise DynamicIDError where CLIP's tokens are of another width, so of another model, than the face encoder reads."""
-    if found != wanted:
-        known = CLIP_WIDTHS.get(found)
-        raise DynamicIDError(
-            f"This CLIP vision model {f'seems to be {known}: it ' if known else ''}gives tokens of width {found}, but the "
-            f"face encoder needs {wanted}. {clip_needed(origin)}"
-        )
 
 
 def choose_text_encoder(found: Mapping[str, T], origin: Origin) -> T:

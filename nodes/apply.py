@@ -28,7 +28,11 @@ class DynamicIDApply(io.ComfyNode):
             description="A model in whose pictures the people of the cast appear. Bypass it and the model is as before.",
             search_aliases=["apply face", "faceid", "identity", "instantid", "ipadapter face"],
             inputs=[
-                io.Model.Input("model", tooltip="A Stable Diffusion 1.5 model, with any LoRA or other patches."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The kind of model that the weights were trained for (the published ones: Stable Diffusion 1.5), "
+                    "with any LoRA or other patches.",
+                ),
                 DynamicID.Input("dynamicid", tooltip="From Load DynamicID."),
                 Cast.Input("cast", tooltip="Who appears, from Place Face or Place Faces in Boxes."),
                 io.Float.Input(

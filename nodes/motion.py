@@ -22,7 +22,10 @@ class DynamicIDEditMotion(io.ComfyNode):
             inputs=[
                 DynamicID.Input("dynamicid", tooltip="From Load DynamicID, with an imr_file."),
                 Face.Input("face", tooltip="The face to edit; it must come from a photo in which a face was found."),
-                io.Clip.Input("clip", tooltip="The text encoder of the Stable Diffusion 1.5 checkpoint."),
+                io.Clip.Input(
+                    "clip",
+                    tooltip="The text encoder of the checkpoint (the published weights: of Stable Diffusion 1.5).",
+                ),
                 io.String.Input(
                     "expression",
                     multiline=True,

@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bases import base_named
 from ..types import Cast, DynamicIDError, SAAOptions
 from . import models, people
 from .encode import add_photo_arguments, photo_options
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..gate_maps import GateRecorder
+    from ..hosts.diffusers import DynamicID
 
 SUMMARY = "a picture of people from photos or face files"
 EXAMPLES = """
@@ -87,7 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> Any:
     """How pictures are sampled, all but the seed; shared with ``evaluate``. Returns the group."""
     group = parser.add_argument_group("sampling")
-    group.add_argument("--size", type=_size, metavar="WxH", help="in pixels, multiples of 8 (default: 768x768)")
+    group.add_argument(
+        "--size",
+        type=_size,
+        metavar="WxH",
+        help="in pixels, multiples of 8 (default: 768x768; of an SDXL model, 1024x1024)",
+    )
     group.add_argument("--steps", type=int, help="default: 50")
     group.add_argument("--cfg", type=float, help="guidance; 1: none (default: 5)")
     group.add_argument("--sampler", choices=SAMPLERS, help="default: ddim")
@@ -239,6 +246,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _sized(settings: Settings, options: argparse.Namespace, did: DynamicID) -> Settings:
+    """Where no size is given, the one that the base model makes best."""
+    base = base_named(did.saa.origin.base)
+    if base is None or options.size or options.origin or options.stand_in:
+        return settings
+    return dataclasses.replace(settings, width=base.side, height=base.side)
+
+
 def _generate(settings: Settings, options: argparse.Namespace, drawn: bool) -> dict[str, Any]:
     from ..gate_maps import GateRecorder
 
@@ -246,9 +261,10 @@ def _generate(settings: Settings, options: argparse.Namespace, drawn: bool) -> d
     poses = any(person.pose_image for person in settings.people)
     edits = poses or any(person.expression for person in settings.people)
     did = models.load_dynamicid(options, photos=photos, faces=photos or poses, expressions=edits)
+    settings = _sized(settings, options, did)
     cast = people.make_cast(did, settings)
     recorder = GateRecorder() if options.explain else None
-    with did.apply(cast, settings.options, recorder=recorder):
+    with did.apply(cast, settings.options, recorder=recorder, warn=lambda text: print(text, file=sys.stderr)):
         picture = sample(did.pipe, settings, progress=not options.quiet)
     # Drawn portraits are gone when the command ends: the settings then say that there were none.
     kept = dataclasses.replace(settings, people=(), checksums={}) if drawn else settings

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..face_files import load_face
 from ..pictures import read_mask
 from ..types import Cast, DynamicIDError, Face, Person, Region
 from .settings import PersonSettings, Settings
@@ -95,7 +96,7 @@ def make_face(did: DynamicID, person: PersonSettings, how: Mapping[str, Any]) ->
     if is_face_file(first):
         if len(person.files) > 1:
             raise DynamicIDError(f"A person is one face file or several photos, not {', '.join(person.files)}.")
-        face = dataclasses.replace(did.load_face(first, lambda text: print(text, file=sys.stderr)), name=name)
+        face = dataclasses.replace(load_face(first), name=name)  # apply says what is odd about it
     else:
         how = {**how, **({"index": person.index} if person.index is not None else {})}
         encoded = did.photos.encode(*person.files, name=name, **how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -181,13 +182,50 @@ def test_weights_that_fit_give_the_layout_and_others_say_what_is_what():
     with pytest.raises(DynamicIDError) as refused:
         fitting_layout(sdxl, saa_for(SD15_WIDTHS, 768), "x")
     assert "Stable Diffusion XL with 70 cross attentions (width 640 to 1280, text width 2048)" in str(refused.value)
-    assert "made for 16 cross attentions (width 320 to 1280, text width 768). Load a Stable Diffusion 1.5" in str(
-        refused.value
+    made_for = (
+        "made for Stable Diffusion 1.5 with 16 cross attentions (width 320 to 1280, text width 768). Load a Stable D"
     )
+    assert made_for in str(refused.value)
+    assert str(refused.value).endswith("or DynamicID weights for Stable Diffusion XL.")
     with pytest.raises(DynamicIDError, match="This model is Flux with no cross attention that DynamicID knows"):
         fitting_layout(nn.Linear(2, 2), saa_for(SD15_WIDTHS, 768), "Flux")
     with pytest.raises(DynamicIDError, match="Load the model that they were trained with"):
         fitting_layout(sd15, saa_for((4, 8), 16), "x")
+
+
+def test_widths_alone_do_not_make_a_base():
+    """SD2 differs from SD1.5 by the text alone; fine-tunes of one family do not differ; blocks may stand elsewhere."""
+    sd15, sd2 = (
+        diffusers_unet(cross_attention_dim=768, attention_head_dim=8),
+        diffusers_unet(cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20)),
+    )
+    origin = UNetLayout.of(sd15).origin(step=3)
+    assert (origin.base, origin.step, origin.sites[:3]) == (
+        "Stable Diffusion 1.5",
+        3,
+        ("down.0.0", "down.1.0", "down.2.0"),
+    )
+    with pytest.raises(DynamicIDError) as refused:
+        fitting_layout(sd2, saa_for(SD15_WIDTHS, 768), origin=origin)
+    assert "This model is Stable Diffusion 2 with 16 " in str(refused.value)
+    assert "made for Stable Diffusion 1.5 with 16 " in str(refused.value)
+    finetune = diffusers_unet(cross_attention_dim=768, attention_head_dim=8, sample_size=96)
+    assert fitting_layout(finetune, saa_for(SD15_WIDTHS, 768), origin=origin).sites == origin.sites
+    moved = dataclasses.replace(origin, base="somebody's", sites=("down.0.1", *origin.sites[1:]))
+    with pytest.raises(DynamicIDError, match="in other places of the UNet. Load a Stable Diffusion 1.5 model"):
+        fitting_layout(sd15, saa_for(SD15_WIDTHS, 768), origin=moved)
+
+
+def test_sites_are_the_same_in_both_naming_schemes():
+    depths = {"input_blocks.4.1": 2, "input_blocks.5.1": 2, "output_blocks.0.1": 10, "middle_block.1": 3}
+    other = {"down_blocks.1.attentions.0": 2, "down_blocks.1.attentions.1": 2, "up_blocks.0.attentions.0": 10}
+    other |= {"mid_block.attentions.0": 3}
+    found = []
+    for places in (depths, other):
+        names = [name for place, depth in places.items() for name in _parameters(place, depth=depth)]
+        found.append(UNetLayout(tuple(attention_blocks(_shuffled(names))), (), (), (), 1).sites)
+    assert found[0] == found[1]
+    assert found[0][:5] == ("down.0.0", "down.0.1", "down.1.0", "down.1.1", "up.0.0") and found[0][-1] == "middle.0.2"
 
 
 def test_every_linear_layer_of_an_attention_has_its_lora():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from dynamicid_core.face_files import encoder_mismatch, load_face, save_face
 from dynamicid_core.types import DynamicIDError, Face
 
 OURS, OTHERS = "0123456789abcdef" * 4, "fedcba9876543210" * 4
-FACE_KEYS = {"format": "dynamicid-face", "version": "1", "encoder": OURS}
+FACE_KEYS = {"format": "dynamicid-face", "version": "1", "encoder": OURS, "recogniser": "buffalo_l"}
 
 
 def _face(seed: int = 0, known: bool = True, **changed) -> Face:
@@ -168,3 +169,11 @@ def test_truncated_face_files(tmp_path):
         message = _refused(path)
         assert size < 9 or "truncated" in message
         assert "Expected a face file" in message
+
+
+def test_a_face_remembers_its_recogniser(tmp_path):
+    path = save_face(tmp_path / "anna.safetensors", dataclasses.replace(_face(), recogniser="auraface"))
+    assert _metadata(path)["recogniser"] == "auraface" and load_face(path).recogniser == "auraface"
+    older = {name: value for name, value in FACE_KEYS.items() if name != "recogniser"}
+    save_file({"tokens": torch.zeros(1, 4, 8), "uncond_tokens": torch.zeros(1, 4, 8)}, path, older)
+    assert load_face(path).recogniser == "buffalo_l"

@@ -31,11 +31,10 @@ class NarrowBase:
         return 0.13025 if self.pooled else 0.18215
 
     def make_unet(self, seed: int = 0) -> nn.Module:
-        """diffusers' UNet; its weights are twice as large as usual, so that attention is not lost in noise."""
+        """diffusers' UNet with seeded weights."""
         from diffusers import UNet2DConditionModel
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with torch.device("meta"):
             unet = UNet2DConditionModel(
                 sample_size=8,
                 block_out_channels=self.channels,
@@ -44,11 +43,19 @@ class NarrowBase:
                 attention_head_dim=tuple(max(width // 64, 1) for width in self.channels),  # how many heads, of 64
                 **self.unet,
             )
-            for name, parameter in unet.named_parameters():
-                if ".attn2." in name and name.endswith("weight"):
-                    parameter.data *= 2
-                if name.endswith("up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"):
-                    parameter.data.normal_(std=0.3)  # by which ComfyUI tells v-prediction
+        unet, generator = unet.to_empty(device="cpu"), torch.Generator().manual_seed(seed)
+        for name, parameter in unet.named_parameters():
+            if parameter.ndim > 1:
+                # What 70 blocks add is small beside what they pass on, as in trained ones: else rounding grows from block to
+                # block until two ways to one result have nothing in common.
+                gain = 0.2 if name.endswith(("to_out.0.weight", "ff.net.2.weight")) else 0.7
+                parameter.data.normal_(std=gain / parameter[0].numel() ** 0.5, generator=generator)
+            else:
+                is_norm = name.endswith("weight")
+                parameter.data.fill_(1.0 if is_norm else 0.0)
+        if self.prediction == "v_prediction":  # ComfyUI tells it by this
+            told_by = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
+            unet.get_parameter(told_by).data.normal_(std=0.3, generator=generator)
         return unet.eval().requires_grad_(False)
 
     @contextmanager
@@ -72,7 +79,10 @@ class NarrowBase:
         multiples = [width // self.channels[0] for width in self.channels]
         depths = {"transformer_depth": [1] * 6 + [0] * 2, "transformer_depth_output": [1] * 9 + [0] * 3}
         if self.pooled:
-            depths = {"transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_output": [0] * 3 + [2] * 3 + [10] * 3}
+            depths = {
+                "transformer_depth": [0, 0, 2, 2, 10, 10],
+                "transformer_depth_output": [0] * 3 + [2] * 3 + [10] * 3,
+            }
         names = comfy.utils.unet_to_diffusers(
             {
                 **depths,
@@ -133,7 +143,13 @@ def pipeline(base: NarrowBase, unet: nn.Module) -> Any:
     import diffusers
     from standins.pipeline import make_vae
 
-    noise = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "timestep_spacing": "leading"}
+    noise = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "timestep_spacing": "leading",
+        "steps_offset": 1,
+    }
     scheduler = diffusers.EulerDiscreteScheduler(**noise, prediction_type=base.prediction)
     common = {"vae": make_vae(), "text_encoder": None, "tokenizer": None, "unet": unet, "scheduler": scheduler}
     if base.pooled:
@@ -160,3 +176,59 @@ def sample(pipe: Any, base: NarrowBase, sigmas: list[float], size: tuple[int, in
         height=8 * size[0], width=8 * size[1], output_type="latent",
     ).images  # fmt: skip
     return latents / base.latent_scale
+
+
+def make_clip(name: str) -> Any:
+    """ComfyUI's CLIP of SDXL ("sdxl") or SD2 ("sd2") with three narrow layers and seeded weights."""
+    import comfy.sd
+    import comfy.sdxl_clip
+    import comfy.supported_models_base
+    import comfy.text_encoders.sd2_clip
+
+    classes = {
+        "sdxl": (comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLClipModel),
+        "sd2": (comfy.text_encoders.sd2_clip.SD2Tokenizer, comfy.text_encoders.sd2_clip.SD2ClipModel),
+    }
+    few = {"num_hidden_layers": 3, "intermediate_size": 64}
+    options = {f"{encoder}_model_config": few for encoder in ("clip_l", "clip_g", "clip_h")} | {"dtype": torch.float16}
+    target = comfy.supported_models_base.ClipTarget(*classes[name])
+    clip = comfy.sd.CLIP(target, model_options=options)
+    generator = torch.Generator().manual_seed(5)
+    for parameter_name, parameter in clip.cond_stage_model.named_parameters():
+        if parameter.ndim > 1:
+            parameter.data.normal_(std=parameter.shape[-1] ** -0.5, generator=generator)
+        else:
+            parameter.data.fill_(float("norm" in parameter_name and parameter_name.endswith("weight")))
+    return clip
+
+
+def transformers_encoder(clip: Any, feature: str) -> tuple[Any, nn.Module]:
+    """One of its encoders as transformers has it, with its tokenizer."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    encoder = getattr(clip.cond_stage_model, feature)
+    width = encoder.transformer.text_projection.weight.shape[1]
+    config = CLIPTextConfig(
+        vocab_size=49408, hidden_size=width, intermediate_size=64, projection_dim=width, num_hidden_layers=3,
+        num_attention_heads=width // 64, hidden_act="quick_gelu" if feature == "clip_l" else "gelu",
+        bos_token_id=49406, eos_token_id=49407,
+    )  # fmt: skip
+    model = CLIPTextModelWithProjection(config)
+    model.load_state_dict({name: t.float() for name, t in encoder.transformer.state_dict().items()}, strict=False)
+    return getattr(clip.tokenizer, feature).tokenizer, model.eval().requires_grad_(False)
+
+
+def write_motion_checkpoint(path: Any, token: int, text: int, **about: Any) -> None:
+    """Seeded IMR weights for face tokens and a text feature of these widths, written as training writes them."""
+    from published import imr, key_point_encoder, tensors
+
+    from dynamicid_core.checkpoints import load_motion, write_motion
+    from dynamicid_core.origins import Origin
+
+    small = {"width": 64, "latents": 2, "inner": 64, "feed": 64}
+    stages = ((2, 1), (3, 3), (4, 2), (3, 1), (4, 2), (5, 1))
+    made = load_motion(
+        tensors(imr(token=token, motion=32 + text, **small), "IMR.")
+        | tensors(key_point_encoder(stages=stages, head=5, out=32), "key_point_encoder.")
+    )
+    write_motion(path, made.reconfigurator, made.keypoint_encoder, Origin(**about))

@@ -189,11 +189,7 @@ def test_a_batch_of_photos_is_one_person(ready: Host, encoded) -> None:
 class FakeText:
     """A text encoder without a pooled feature, as T5 is."""
 
-    def tokenize(self, text):
-        return text
-
-    def encode_from_tokens(self, tokens, **kwargs):
-        return {"pooled_output": None}
+    cond_stage_model = torch.nn.Identity()
 
 
 def face_of(host: Host, encoder: str = "x", width: int = 768, **more):
@@ -312,7 +308,10 @@ def test_an_empty_cast(ready: Host, encoded) -> None:
             {"hidden_size": 1024, "num_attention_heads": 16},
             "gives tokens of width 1024, but the face encoder needs 1280",
         ),
-        ({"image_size": 336}, r"\(clip_vision_model, 336 px\) is not the one DynamicID was made with"),
+        (
+            {"image_size": 336},
+            r"\(clip_vision_model, 336 px\) is not the one that the DynamicID weights were made with",
+        ),
         ({"model_type": "siglip_vision_model"}, r"\(siglip_vision_model, 224 px\) is not the one"),
     ],
 )
@@ -381,7 +380,7 @@ def test_a_missing_package_is_named_when_it_is_needed(ready: Host, monkeypatch, 
 
 def test_a_text_encoder_without_a_pooled_feature(ready: Host, encoded) -> None:
     (weights,) = ready.node("DynamicIDLoader")(saa_file="saa.safetensors", imr_file="imr.safetensors")
-    with pytest.raises(ValueError, match="gives no pooled feature.*Connect CLIP of the SD1.5 checkpoint"):
+    with pytest.raises(ValueError, match="read the text feature clip_l .* but this text encoder gives none"):
         ready.node("DynamicIDEditMotion")(dynamicid=weights, face=encoded[0], clip=FakeText(), expression="happy")
 
 
