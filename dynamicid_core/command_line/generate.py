@@ -74,6 +74,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(NAME_activation.png)",
     )  # fmt: skip
     people.add_arguments(parser)
+    add_sampling_arguments(parser).add_argument(
+        "--seed", type=int, help="default: a new one each time, written into the picture"
+    )
+    add_option_arguments(parser)
+    add_photo_arguments(parser)
+    models.add_arguments(parser, pipeline=True)
+    parser.add_argument(
+        "--or-stand-in", action="store_true", help="use stand-ins, and say so, where no models are found"
+    )
+    parser.add_argument("--offload", action="store_true", help="keep on the device only what is at work; saves memory")
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser) -> Any:
+    """How pictures are sampled, all but the seed; shared with ``evaluate``. Returns the group."""
     group = parser.add_argument_group("sampling")
     group.add_argument(
         "--size",
@@ -83,20 +97,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--steps", type=int, help="default: 50")
     group.add_argument("--cfg", type=float, help="guidance; 1: none (default: 5)")
-    group.add_argument("--seed", type=int, help="default: a new one each time, written into the picture")
     group.add_argument("--sampler", choices=SAMPLERS, help="default: ddim")
+    return group
+
+
+def add_option_arguments(parser: argparse.ArgumentParser) -> None:
+    """How faces act; shared with ``evaluate``."""
     group = parser.add_argument_group("how faces act")
     for option in dataclasses.fields(SAAOptions):
         flag = PREFIXED.get(option.name, f"--{option.name.replace('_', '-')}")
         kind = {"choices": ("everyone", "nobody")} if option.name == "outside" else {"type": float, "metavar": "X"}
         text = f"{OPTION_HELP[option.name]} (default: {option.default})"
         group.add_argument(flag, dest=f"option_{option.name}", help=text, **kind)
-    add_photo_arguments(parser)
-    models.add_arguments(parser, pipeline=True)
-    parser.add_argument(
-        "--or-stand-in", action="store_true", help="use stand-ins, and say so, where no models are found"
-    )
-    parser.add_argument("--offload", action="store_true", help="keep on the device only what is at work; saves memory")
 
 
 # --- settings -----------------------------------------------------------------------------------------------------

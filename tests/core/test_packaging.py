@@ -137,7 +137,8 @@ def test_archive_holds_what_users_need_and_nothing_else(archive, pyproject):
     for name in ("web/docs/DynamicIDApply.md", "dynamicid_core/models.json", "scripts/comfyui/finding.py"):
         assert (archive / name).is_file()
     data = pyproject["tool"]["setuptools"]["package-data"]["dynamicid_core"]
-    others = {path.name for path in (ROOT / "dynamicid_core").rglob("*.*") if path.suffix not in (".py", ".pyc")}
+    core = ROOT / "dynamicid_core"
+    others = {path.relative_to(core).as_posix() for path in core.rglob("*.*") if path.suffix not in (".py", ".pyc")}
     assert others == set(data), "what pip installs with the core besides its sources"
 
 

@@ -1,0 +1,81 @@
+"""What was asked for in pictures: by what they remember, by lists, by folders of either."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.cases import Box, Case, Reference, checksum, pictures_in, read_cases
+from ..evaluation.lists import is_list
+from ..pictures import read_mask
+from ..types import DynamicIDError
+from .settings import PersonSettings, read_png
+
+LISTS = ("list.jsonl", "list.json", "list.csv", "list.tsv", "list.toml")
+DRAWINGS = ("_regions", "_activation")  # what `generate --explain` puts beside a picture
+
+
+def cases_of(paths: Sequence[Path]) -> list[Case]:
+    """The cases of pictures that remember their settings, of folders, and of lists."""
+    cases: list[Case] = []
+    for path in paths:
+        if path.is_dir():
+            lists = [path / name for name in LISTS if (path / name).is_file()]
+            found = [case for file in lists for case in read_cases(file)]
+            cases += found or [case_of(picture) for picture in pictures_in(path) if not _is_drawing(picture)]
+        elif is_list(path):
+            cases += read_cases(path)
+        elif not _is_drawing(path):
+            cases.append(case_of(path))
+    if not cases:
+        raise DynamicIDError(f"There are no pictures in {', '.join(map(str, paths))}.")
+    return cases
+
+
+def _is_drawing(path: Path) -> bool:
+    """Is it a drawing that `generate --explain` put beside a picture?"""
+    plain = next((path.stem.removesuffix(end) for end in DRAWINGS if path.stem.endswith(end)), None)
+    return plain is not None and path.with_name(plain + path.suffix).is_file()
+
+
+def case_of(path: Path) -> Case:
+    """A picture that `generate` made, by what it remembers; DynamicIDError for any other."""
+    try:
+        settings = read_png(path)
+    except DynamicIDError as error:
+        text = str(error).removeprefix("--from: ")
+        raise DynamicIDError(f"{text} Say in a list who it shall show (`evaluate --help` has an example).") from error
+    if not settings.people:
+        raise DynamicIDError(f"{path} remembers nobody. Say in a list who it shall show.")
+    people = tuple(_reference(person, settings.photos, settings.checksums, path) for person in settings.people)
+    return Case(path, people, settings.prompt)
+
+
+def _reference(person: PersonSettings, photos: dict[str, Any], sums: dict[str, str], picture: Path) -> Reference:
+    files = []
+    for name in person.files:
+        places = [Path(name), picture.parent / name]
+        file = next((place for place in places if place.is_file()), None)
+        if file is None:
+            raise DynamicIDError(
+                f"{picture} was made with {name}, which is not there. Call this from the folder where it was made, or name "
+                "the people in a list."
+            )
+        if sums.get(name, "") not in ("", checksum(file)):
+            print(f"{file} has changed since {picture} was made.", file=sys.stderr)
+        files.append(file)
+    index = photos.get("index", 0) if person.index is None else person.index
+    order = photos.get("order", "large-small")
+    return Reference(tuple(files), person.name, _box_of(person), person.expression, order=order, index=index)
+
+
+def _box_of(person: PersonSettings) -> Box | None:
+    """Where the person may be; of a mask the bounds of its brighter half."""
+    if person.mask is None:
+        return person.box
+    mask = read_mask(person.mask)[0].numpy()
+    rows, columns = ((mask > mask.max() / 2).any(axis).nonzero()[0] for axis in (1, 0))
+    height, width = mask.shape
+    return columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height

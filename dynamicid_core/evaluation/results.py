@@ -1,0 +1,155 @@
+"""What was measured: of a person, of a picture by one recogniser, of a picture, of a run; written to ``results.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..scoring import SAME_PERSON
+from ..types import DynamicIDError
+
+FILE = "results.json"
+VERSION = 1
+Values = dict[str, float | None]  # by definitions.Metric.key; None: nothing to measure
+
+
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1: fractions of a picture
+
+
+@dataclass(frozen=True)
+class ReferenceResult:
+    """Who was asked for, and what."""
+
+    name: str
+    photos: tuple[str, ...]
+    face: Box | None  # in the first photo
+    box: Box | None = None  # where in the picture
+    expression: str = ""
+    pose: str = ""
+
+
+@dataclass(frozen=True)
+class FaceResult:
+    """A face that was found."""
+
+    box: Box
+    person: int | None  # whom it is matched to, from 0; None: nobody
+    similarity: float  # to that person, or the largest to anybody asked for
+    again: int | None = None  # whom it shows once more, if it is matched to nobody
+
+
+@dataclass(frozen=True)
+class PersonResult:
+    """A person who was asked for, as one recogniser sees them."""
+
+    name: str
+    face: int | None  # which of the faces; None: missing
+    similarity: float  # 0 when missing
+    values: Values = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RecogniserResult:
+    """A picture as one recogniser sees it."""
+
+    values: Values
+    faces: tuple[FaceResult, ...]
+    people: tuple[PersonResult, ...] = ()  # empty where somebody's reference shows no face
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PictureResult:
+    """A picture."""
+
+    id: str
+    picture: str
+    asked: int  # people asked for
+    prompt: str
+    values: Values  # those that need no recogniser, and agreement
+    recognisers: dict[str, RecogniserResult]
+    people: tuple[ReferenceResult, ...] = ()
+    ground_truth: str = ""
+    baseline: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def badness(self) -> tuple[bool, float, str]:
+        """Sorts the worst first: failures (somebody not recognisable, a wrong number of faces) before all others, then by
+        matched similarity over the recognisers."""
+        seen = self.recognisers.values()
+        fine = all(r.values.get("count") and all(p.similarity >= SAME_PERSON for p in r.people) for r in seen)
+        matched = [value for r in seen if (value := r.values.get("matched")) is not None]
+        return (fine, sum(matched) / len(matched) if matched else 0.0, self.id)
+
+    def value(self, key: str, recogniser: str | None) -> float | None:
+        """One number, None if it was not measured; ``recogniser`` None: one that needs none."""
+        if recogniser is None:
+            return self.values.get(key)
+        return self.recognisers[recogniser].values.get(key) if recogniser in self.recognisers else None
+
+
+@dataclass(frozen=True)
+class Run:
+    """An evaluation."""
+
+    name: str
+    recognisers: tuple[str, ...]
+    gallery: int  # people among whom somebody is found again
+    pictures: tuple[PictureResult, ...]
+    tools: dict[str, str] = field(default_factory=dict)  # what read expressions, which CLIP
+
+    def write(self, folder: Path) -> Path:
+        """``folder/results.json``, complete or not at all."""
+        path = folder / FILE
+        part = path.with_suffix(".part")
+        values = {"version": VERSION, **dataclasses.asdict(self)}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
+            os.replace(part, path)
+        except OSError as error:
+            raise DynamicIDError(
+                f"The results cannot be written ({error}). Give another place with --output."
+            ) from error
+        return path
+
+
+def read_run(folder: Path) -> Run:
+    """The results of an evaluation's folder (or of its results.json); DynamicIDError for anything else."""
+    path = folder / FILE if folder.is_dir() else folder
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("version") != VERSION:
+            raise DynamicIDError(f"{path} was written by another version of DynamicID; evaluate its pictures again.")
+        pictures = tuple(_picture(picture) for picture in values.pop("pictures"))
+        return Run(**{**values, "recognisers": tuple(values["recognisers"]), "pictures": pictures})
+    except FileNotFoundError:
+        raise DynamicIDError(f"There is no {path}; evaluate these pictures first, with --output {folder}.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, DynamicIDError):
+            raise
+        raise DynamicIDError(f"{path} holds no results of an evaluation ({error}).") from error
+
+
+def _picture(values: dict[str, Any]) -> PictureResult:
+    recognisers = {
+        name: RecogniserResult(
+            seen["values"],
+            tuple(FaceResult(**_boxed(face)) for face in seen["faces"]),
+            tuple(PersonResult(**person) for person in seen["people"]),
+            tuple(seen["notes"]),
+        )
+        for name, seen in values["recognisers"].items()
+    }
+    people = tuple(ReferenceResult(**_boxed({**p, "photos": tuple(p["photos"])})) for p in values["people"])
+    return PictureResult(**{**values, "recognisers": recognisers, "people": people, "notes": tuple(values["notes"])})
+
+
+def _boxed(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows lists only; boxes are tuples."""
+    return {name: tuple(v) if name in ("box", "face") and isinstance(v, list) else v for name, v in values.items()}
