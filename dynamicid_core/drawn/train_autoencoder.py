@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .autoencoder import Autoencoder
 from .canvas import Drawn, draw_picture
+from .optimizer import muon_for
 from .people import HELD_OUT, VALIDATION, person_generator
 from .runs import Run, pictures_of, pixels_of, tiled
 from .scene import draw_scene
@@ -24,10 +25,10 @@ FEATURES = ((range(33, 52), 3.0), (range(87, 106), 3.0), (range(52, 72), 5.0), (
 class AutoencoderOptions:
     """How the autoencoder is trained. ``pictures`` in all; ``crop`` px; ``noise`` on latents while training."""
 
-    pictures: int = 56_000
+    pictures: int = 44_000
     batch: int = 8
     crop: int = 96
-    rate: float = 1e-3
+    rate: float = 2e-3
     noise: float = 0.05
     seed: int = 0
     sheet_seconds: float = 300
@@ -62,7 +63,9 @@ def reconstruction_loss(result: Tensor, pixels: Tensor, weights: Tensor) -> Tens
     apart = result - pixels
     value = (weights * ((apart.square() + 1e-4).sqrt() + 4 * apart.square())).mean()
     across, down = apart.diff(dim=-1).abs(), apart.diff(dim=-2).abs()
-    return value + 0.5 * ((weights[..., 1:] * across).mean() + (weights[..., 1:, :] * down).mean())
+    edges = (weights[..., 1:] * across).mean() + (weights[..., 1:, :] * down).mean()
+    color = torch.nn.functional.avg_pool2d(apart, 8).square().mean()  # or hues come last
+    return value + 0.5 * edges + 10 * color
 
 
 def rate_at(step: int, steps: int, top: float, warm: int = 200) -> float:
@@ -94,7 +97,7 @@ def train_autoencoder(folder: Path, options: AutoencoderOptions, device: str = "
     torch.manual_seed(options.seed)
     model = Autoencoder().to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval()
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.rate, betas=(0.9, 0.98))
+    optimizer = muon_for(model, options.rate, ("encoder.0.", f"decoder.{len(model.decoder) - 1}."))
     run = Run(folder, model, average, optimizer)
     run.resume()
     steps = options.pictures // options.batch
