@@ -112,6 +112,15 @@ def on_no_face(found: Sequence[DetectedFace | None], policy: str = "error") -> t
     raise DynamicIDError(f"{note}. {CURE}; {other}.")
 
 
+def sharpness(image: np.ndarray, face: DetectedFace) -> float:
+    """Variance of the Laplacian of the grey face at 112 px, of 8 bit values; below ``BLURRED_BELOW`` it is blurred."""
+    crop, _ = crop_square(image, face.box, 1.0)
+    grey = np.asarray(Image.fromarray(crop).convert("L").resize((112, 112), Image.Resampling.BICUBIC), dtype=np.float32)
+    inner = grey[1:-1, 1:-1]
+    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
+    return float(laplacian.var())
+
+
 def quality(image: np.ndarray, face: DetectedFace) -> list[str]:
     """What speaks against a face as a reference: any of "small", "blurred", "turned away".
 
@@ -119,11 +128,7 @@ def quality(image: np.ndarray, face: DetectedFace) -> list[str]:
     values); ``turned away``: more than 40 degrees of yaw or 35 of pitch.
     """
     hints = ["small"] if face.size < SMALL_FACE else []
-    crop, _ = crop_square(image, face.box, 1.0)
-    grey = np.asarray(Image.fromarray(crop).convert("L").resize((112, 112), Image.Resampling.BICUBIC), dtype=np.float32)
-    inner = grey[1:-1, 1:-1]
-    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
-    if laplacian.var() < BLURRED_BELOW:
+    if sharpness(image, face) < BLURRED_BELOW:
         hints.append("blurred")
     if face.pose is not None and (abs(face.pose[1]) > TURNED_YAW or abs(face.pose[0]) > TURNED_PITCH):
         hints.append("turned away")

@@ -11,12 +11,13 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from ..types import DynamicIDError, Part, hinting
-from . import convert, download, encode, generate
+from . import convert, dataset, download, encode, generate
 
 PROGRAM = "python -m dynamicid_core"
-COMMANDS = (encode, generate, convert, download)
+COMMANDS = (encode, generate, convert, download, dataset)
 HINTS: dict[Part, str] = {  # how a user supplies what the core finds missing
     "face detector": "Name an InsightFace model pack with --detector.",
     "detected face": "Encode a photo in which the face is visible.",
@@ -36,6 +37,35 @@ every command has its own examples: {PROGRAM} generate --help
 """
 
 
+def _describe(commands: Any, module: Any, name: str) -> argparse.ArgumentParser:
+    """A parser for a command or an action of one, with its summary, description and examples."""
+    return commands.add_parser(
+        name.rpartition(" ")[2],
+        help=module.SUMMARY,
+        description=module.__doc__,
+        epilog=module.EXAMPLES.format(program=f"{PROGRAM} {name}"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _add(commands: Any, module: Any, name: str) -> None:
+    """Add a command, or an action of one, to the subparsers ``commands``.
+
+    A module (or any object) has ``SUMMARY``, ``EXAMPLES`` and a docstring; ``add_arguments(parser)`` and ``run(options)``;
+    a command with actions has ``ACTIONS`` instead of these two: objects of the same form, with a ``NAME``.
+    """
+    command = _describe(commands, module, name)
+    if hasattr(module, "ACTIONS"):
+        actions = command.add_subparsers(dest="action", required=True, metavar="ACTION")
+        for action in module.ACTIONS:
+            _add(actions, action, f"{name} {action.NAME}")
+        return
+    module.add_arguments(command)
+    command.add_argument("--json", action="store_true", help="print one JSON object to stdout instead of text")
+    command.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run=module.run)
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog=PROGRAM,
@@ -45,18 +75,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in COMMANDS:
-        name = module.__name__.rpartition(".")[2]
-        command = commands.add_parser(
-            name,
-            help=module.SUMMARY,
-            description=module.__doc__,
-            epilog=module.EXAMPLES.format(program=f"{PROGRAM} {name}"),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(command)
-        command.add_argument("--json", action="store_true", help="print one JSON object to stdout instead of text")
-        command.add_argument("-q", "--quiet", action="store_true", help="no progress bar")
-        command.set_defaults(run=module.run)
+        _add(commands, module, module.__name__.rpartition(".")[2])
     return top
 
 
