@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..types import DynamicIDError, Part, hinting
-from . import convert, dataset, download, encode, generate
+from . import convert, dataset, download, drawn, encode, generate
 
 PROGRAM = "python -m dynamicid_core"
-COMMANDS = (encode, generate, convert, download, dataset)
+COMMANDS = (encode, generate, convert, download, dataset, drawn)
 HINTS: dict[Part, str] = {  # how a user supplies what the core finds missing
     "face detector": "Name an InsightFace model pack with --detector.",
     "detected face": "Encode a photo in which the face is visible.",

@@ -7,7 +7,8 @@ went through a ReLU before. Pixels are 0 to 1, latents have mean 0 and deviation
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -68,16 +69,16 @@ class Autoencoder(nn.Module):
             up += [nn.Upsample(scale_factor=2), conv(w[level + 1], w[level], bias=False)]
             up += blocks(w[level], live[level], BLOCKS[level])
         self.decoder = nn.Sequential(*up, conv(w[0], 3))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.constant_(self.decoder[-1].bias, 0.5)  # type: ignore[arg-type]
-        for module in self.modules():
-            if isinstance(module, Block):
-                nn.init.zeros_(module.conv[4].weight)
-                nn.init.zeros_(module.conv[4].bias)  # type: ignore[arg-type]
+        self.initialise()
+
+    def initialise(self) -> None:
+        """He's initialisation; blocks begin as their input, and the decoder as grey."""
+        for name, weight in self.named_parameters():
+            if name.endswith("bias") or "conv.4." in name:
+                nn.init.zeros_(weight)
+            else:
+                nn.init.kaiming_normal_(weight, nonlinearity="relu")
+        nn.init.constant_(dict(self.named_parameters())[f"decoder.{len(self.decoder) - 1}.bias"], 0.5)
 
     def encode(self, pixels: Tensor) -> Tensor:
         latents: Tensor = self.standardise(self.encoder(pixels))
@@ -88,37 +89,36 @@ class Autoencoder(nn.Module):
         return pixels
 
 
-def padded(weight: Tensor, inputs: int, outputs: int) -> Tensor:
-    wide = weight.new_zeros(outputs, inputs, *weight.shape[2:])
-    wide[: weight.shape[0], : weight.shape[1]] = weight
-    return wide
+def _wide_conv(name: str, state: Mapping[str, Tensor], inputs: int, outputs: int) -> dict[str, Tensor]:
+    """A convolution's tensors, padded with zeros."""
+    narrow = state[f"{name}.weight"]
+    weight = torch.zeros(outputs, inputs, 3, 3)
+    weight[: narrow.shape[0], : narrow.shape[1]] = narrow
+    if f"{name}.bias" not in state:
+        return {f"{name}.weight": weight}
+    bias = torch.zeros(outputs)
+    bias[: narrow.shape[0]] = state[f"{name}.bias"]
+    return {f"{name}.weight": weight, f"{name}.bias": bias}
 
 
 def taesd_weights(model: Autoencoder) -> dict[str, Tensor]:
     """What hosts load as TAESD: ``encoder.*`` and ``decoder.*`` of 64 channels, the standardisation folded in."""
-    state = {k: v.detach().clone() for k, v in model.state_dict().items() if k.startswith(("encoder.", "decoder."))}
+    state = {k: v.detach().clone() for k, v in model.state_dict().items()}
     last = f"encoder.{len(model.encoder) - 1}"
-    mean, deviation = model.standardise.running_mean, (model.standardise.running_var + 1e-6).sqrt()  # type: ignore[union-attr]
+    mean, deviation = (
+        state["standardise.running_mean"],
+        (state["standardise.running_var"] + model.standardise.eps).sqrt(),
+    )
     state[f"{last}.weight"] /= deviation[:, None, None, None]
     state[f"{last}.bias"] = (state[f"{last}.bias"] - mean) / deviation
     ends = {"encoder.0": (3, WIDE), last: (WIDE, LATENT_CHANNELS), "decoder.1": (LATENT_CHANNELS, WIDE)}
     ends[f"decoder.{len(model.decoder) - 1}"] = (WIDE, 3)
     wide: dict[str, Tensor] = {}
-    for part in ("encoder", "decoder"):
-        for index, layer in enumerate(getattr(model, part)):
-            name = f"{part}.{index}"
-            if isinstance(layer, (Block, nn.ReLU)) and name != "decoder.2":
-                for k in (0, 2, 4):
-                    old = state.get(f"{name}.conv.{k}.weight", torch.zeros(0, 0, 3, 3))
-                    wide[f"{name}.conv.{k}.weight"] = padded(old, WIDE, WIDE)
-                    bias = torch.zeros(WIDE)
-                    bias[: old.shape[0]] = state.get(f"{name}.conv.{k}.bias", bias[: old.shape[0]])
-                    wide[f"{name}.conv.{k}.bias"] = bias
-            elif isinstance(layer, nn.Conv2d):
-                inputs, outputs = ends.get(name, (WIDE, WIDE))
-                wide[f"{name}.weight"] = padded(state[f"{name}.weight"], inputs, outputs)
-                if layer.bias is not None:
-                    bias = torch.zeros(outputs)
-                    bias[: layer.out_channels] = state[f"{name}.bias"]
-                    wide[f"{name}.bias"] = bias
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            wide |= _wide_conv(name, state, *ends.get(name, (WIDE, WIDE)))
+        elif isinstance(layer, nn.ReLU) and re.fullmatch(r"(en|de)coder\.\d+", name) and name != "decoder.2":
+            for k in (0, 2, 4):  # a block that does nothing
+                wide[f"{name}.conv.{k}.weight"] = torch.zeros(WIDE, WIDE, 3, 3)
+                wide[f"{name}.conv.{k}.bias"] = torch.zeros(WIDE)
     return wide

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from .geometry import CIRCLE, SPAN, Head, Points, Shape, bezier, ellipse, mix, ribbon, shade
+from .geometry import CIRCLE, SPAN, Head, Points, Shape, bezier, ellipse, mix, moved, ribbon, shade
 from .people import Color, Identity, Motion
 
 MOUTH_LINE: Color = (72, 18, 28)
@@ -69,7 +69,10 @@ MUSCLES = {
 def muscles(motion: Motion) -> Muscles:
     """The muscles of an expression at its intensity, on the line from neutral."""
     target, k = MUSCLES[motion.expression], motion.intensity
-    values = {f.name: getattr(NEUTRAL, f.name) + k * (getattr(target, f.name) - getattr(NEUTRAL, f.name)) for f in fields(Muscles)}
+    values = {
+        f.name: getattr(NEUTRAL, f.name) + k * (getattr(target, f.name) - getattr(NEUTRAL, f.name))
+        for f in fields(Muscles)
+    }
     return Muscles(**values)
 
 
@@ -111,7 +114,7 @@ class Face:
             disc = CIRCLE * radius + gaze
             disc[:, 1] = np.clip(disc[:, 1], np.interp(disc[:, 0], x, upper), np.interp(disc[:, 0], x, lower))
             self.add(self.head.front(disc), color)
-        glint = CIRCLE[::3] * 0.028 + gaze + (-0.035, -0.035)
+        glint = moved(CIRCLE[::3] * 0.028 + gaze, -0.035, -0.035)
         glint[:, 1] = np.clip(glint[:, 1], np.interp(glint[:, 0], x, upper), np.interp(glint[:, 0], x, lower))
         self.add(self.head.front(glint), TEETH)
         self.add(ribbon(self.head.front(np.stack((x, upper), -1)), 0.05), LASH)
@@ -120,7 +123,9 @@ class Face:
     def eye_points(self, side: int, upper: Points, lower: Points, gaze: Points) -> None:
         upper, lower = self.head.front(upper), self.head.front(lower)
         first, last, top, bottom, pupil = (
-            (35, 39, (41, 40, 42), (36, 33, 37), (34, 38)) if side < 0 else (89, 93, (95, 94, 96), (90, 87, 91), (88, 92))
+            (35, 39, (41, 40, 42), (36, 33, 37), (34, 38))
+            if side < 0
+            else (89, 93, (95, 94, 96), (90, 87, 91), (88, 92))
         )
         self.landmarks[[first, last]] = upper[[0, -1]]
         self.landmarks[list(top)], self.landmarks[list(bottom)] = upper[[4, 8, 12]], lower[[4, 8, 12]]
@@ -133,10 +138,15 @@ class Face:
         y = EYE_Y - 0.25 - m.lift - m.inner * t - m.arch * (1 - t**2)
         line = np.stack((x, y), -1)
         width = thick * np.array((0.55, 0.95, 1.1, 1.1, 0.9))
-        upper, lower = self.head.front(line - np.stack((0 * t, width / 2), -1)), self.head.front(line + np.stack((0 * t, width / 2), -1))
+        upper, lower = (
+            self.head.front(line - np.stack((0 * t, width / 2), -1)),
+            self.head.front(line + np.stack((0 * t, width / 2), -1)),
+        )
         color = shade(self.who.hair, 0.55) if self.who.cut != "bald" or self.who.beard != "none" else (70, 48, 38)
         self.add(np.concatenate((upper, lower[::-1])), color)
-        tops, bottoms = ((43, 48, 49, 51, 50), (46, 47, 45, 44)) if side < 0 else ((101, 105, 104, 103, 102), (97, 98, 99, 100))
+        tops, bottoms = (
+            ((43, 48, 49, 51, 50), (46, 47, 45, 44)) if side < 0 else ((101, 105, 104, 103, 102), (97, 98, 99, 100))
+        )
         self.landmarks[list(tops)], self.landmarks[list(bottoms)] = upper, lower[1:]
 
     def nose(self) -> None:
@@ -147,16 +157,23 @@ class Face:
         wide = 0.11 * size
         wings = self.head.front(np.array([(-wide, base), (wide, base)]), 0.03)
         if self.who.nose == "button":
-            self.add(ellipse(*((tip + low) / 2), 0.105 * size, 0.088 * size), dark)
+            self.add(ellipse((tip[0] + low[0]) / 2, (tip[1] + low[1]) / 2, 0.105 * size, 0.088 * size), dark)
         elif self.who.nose == "wedge":
-            self.add(np.array([bridge, wings[1], low + (0, 0.03), wings[0]]), dark)
+            self.add(np.array([bridge, wings[1], moved(low, 0, 0.03), wings[0]]), dark)
         else:
             near = wings[1] if self.head.sin >= 0 else wings[0]
-            line = bezier(tuple(bridge), (tuple(tip + (0.04 * np.sign(self.head.sin + 1e-9), -0.05)), tuple(near)), (tuple(low),), steps=6)
+            line = bezier(
+                tuple(bridge),
+                (tuple(moved(tip, 0.04 * np.sign(self.head.sin + 1e-9), -0.05)), tuple(near)),
+                (tuple(low),),
+                steps=6,
+            )
             self.add(ribbon(line, 0.062), dark)
         for k in range(int(self.m.wrinkles > 0.3) * 2):
             side = 1 - 2 * k
-            crease = self.head.front(np.array([(side * 0.12, base - 0.16), (side * 0.20, base - 0.07), (side * 0.24, base + 0.04)]))
+            crease = self.head.front(
+                np.array([(side * 0.12, base - 0.16), (side * 0.20, base - 0.07), (side * 0.24, base + 0.04)])
+            )
             self.add(ribbon(crease, 0.045 * self.m.wrinkles), shade(self.who.skin, 0.62))
         self.nose_points(bridge, tip, low, wings)
 
@@ -202,7 +219,9 @@ class Face:
             self.add(self.head.front(hang), TONGUE)
         self.mouth_points(x, top, inner_top, inner_low, low)
 
-    def mouth_points(self, x: np.ndarray, top: np.ndarray, inner_top: np.ndarray, inner_low: np.ndarray, low: np.ndarray) -> None:
+    def mouth_points(
+        self, x: np.ndarray, top: np.ndarray, inner_top: np.ndarray, inner_low: np.ndarray, low: np.ndarray
+    ) -> None:
         for y, places, indices in (
             (top, (4, 6, 8, 10, 12), (64, 63, 71, 67, 68)),
             (low, (12, 10, 8, 6, 4), (58, 59, 53, 56, 55)),
@@ -222,4 +241,13 @@ class Face:
 
     def drop(self, x: float, y: float, r: float) -> None:
         at = self.head.front(np.array([(x, y)]))[0]
-        self.add(bezier((0, -2.4 * r), ((0.4 * r, -r), (1.3 * r, 0), (0, r)), ((-1.3 * r, 0), (-0.4 * r, -r), (0, -2.4 * r)), steps=6) + at, TEAR)
+        self.add(
+            bezier(
+                (0, -2.4 * r),
+                ((0.4 * r, -r), (1.3 * r, 0), (0, r)),
+                ((-1.3 * r, 0), (-0.4 * r, -r), (0, -2.4 * r)),
+                steps=6,
+            )
+            + at,
+            TEAR,
+        )

@@ -10,7 +10,7 @@ from .people import Color, Identity, Motion
 
 Points = np.ndarray
 
-TURN = 0.62  # of the angles: how far features travel over the face; all of it would push an eye off a flat face
+TURN, NOD = 0.44, 0.62  # shares of the angles: all of them would push an eye off a flat face
 DEPTH = 0.62  # of the face before the axis of the head
 _ANGLES = np.linspace(0, 2 * np.pi, 24, endpoint=False)
 CIRCLE = np.stack((np.cos(_ANGLES), np.sin(_ANGLES)), -1)
@@ -38,7 +38,16 @@ def shade(color: Color, factor: float) -> Color:
 
 
 def ellipse(x: float, y: float, rx: float, ry: float) -> Points:
-    return CIRCLE * (rx, ry) + (x, y)
+    return moved(CIRCLE * (rx, ry), x, y)
+
+
+def moved(points: Points, x: float, y: float = 0.0) -> Points:
+    there: Points = points + np.array((x, y))
+    return there
+
+
+def rectangle(x0: float, y0: float, x1: float, y1: float) -> Points:
+    return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], np.float64)
 
 
 def bezier(start: tuple[float, float], *ends: tuple[tuple[float, float], ...], steps: int = 10) -> Points:
@@ -79,7 +88,7 @@ class Head:
     """A head that is turned: where points of a face that looks ahead go."""
 
     def __init__(self, identity: Identity, motion: Motion, jaw_drop: float) -> None:
-        yaw, pitch = np.deg2rad(motion.yaw) * TURN, np.deg2rad(motion.pitch) * TURN
+        yaw, pitch = np.deg2rad(motion.yaw) * TURN, np.deg2rad(motion.pitch) * NOD
         self.width, self.jaw, self.jaw_drop = identity.width, 0.42 + 0.4 * identity.jaw, jaw_drop
         self.sin, self.cos = float(np.sin(yaw)), float(np.cos(yaw))
         self.up, self.level = float(np.sin(pitch)), float(np.cos(pitch))

@@ -1,11 +1,11 @@
-"""What surrounds a face: hair before and behind it, beards, hats, glasses, ears, marks, and the body below."""
+"""What surrounds a face: hair before and behind it, beards, ears, marks, and the body below."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .face import EYE_Y, MOUTH_Y, NOSE_Y, Face
-from .geometry import Points, bezier, ellipse, mix, ribbon, ring, shade
+from .face import MOUTH_Y, Face
+from .geometry import Points, bezier, ellipse, mix, moved, shade
 from .people import PAINT, Clothes, Color
 
 GOLD: Color = (250, 206, 56)
@@ -34,7 +34,9 @@ def back_hair(face: Face) -> None:
         face.add(block(-w - 0.22, -1.05, w + 0.22, 0.72, 0.42) + shift, color, "hair")
     elif cut == "curly":
         for angle in np.linspace(0.86, 2.14, 9) * np.pi:
-            face.add(ellipse(np.cos(angle) * (w + 0.16), -0.28 + np.sin(angle) * 0.88, 0.35, 0.35) + shift, color, "hair")
+            face.add(
+                ellipse(np.cos(angle) * (w + 0.16), -0.28 + np.sin(angle) * 0.88, 0.35, 0.35) + shift, color, "hair"
+            )
     elif cut == "bun":
         face.add(ellipse(0, -1.2, 0.36, 0.34) + 2 * shift, color, "hair")
     elif cut == "pigtails":
@@ -46,7 +48,12 @@ def back_hair(face: Face) -> None:
 def body(face: Face, clothes: Clothes) -> None:
     paint, skin = PAINT[clothes.paint], shade(face.who.skin, 0.84)
     second = shade(paint, 0.62) if sum(paint) > 230 else (206, 206, 212)
-    torso = bezier((-1.5, 3.4), ((-1.5, 1.6), (-1.05, 1.42), (-0.42, 1.25)), ((0.42, 1.25),), ((1.05, 1.42), (1.5, 1.6), (1.5, 3.4)))
+    torso = bezier(
+        (-1.5, 3.4),
+        ((-1.5, 1.6), (-1.05, 1.42), (-0.42, 1.25)),
+        ((0.42, 1.25),),
+        ((1.05, 1.42), (1.5, 1.6), (1.5, 3.4)),
+    )
     face.add(torso, paint, "body")
     if clothes.pattern == "striped":
         left, right = torso[:11], torso[-11:]
@@ -70,7 +77,11 @@ def ears(face: Face) -> None:
         turn = side * face.head.sin  # positive: this ear is on the far side
         if turn > 0.3:
             continue
-        x = side * face.who.width * (1 - 0.06 * abs(face.head.sin)) - 0.1 * face.head.sin + side * (0.05 - 0.1 * max(0.0, -turn))
+        x = (
+            side * face.who.width * (1 - 0.06 * abs(face.head.sin))
+            - 0.1 * face.head.sin
+            + side * (0.05 - 0.1 * max(0.0, -turn))
+        )
         face.add(ellipse(x, 0.07, 0.15, 0.22), shade(face.who.skin, 0.84), "face")
         if face.who.mark == "earrings":
             face.add(ellipse(x + side * 0.02, 0.36, 0.09, 0.1), GOLD)
@@ -82,12 +93,15 @@ def beard(face: Face) -> None:
     if kind in ("full", "stubble"):
         jaw = head.edge[12:29] * (1.03, 1.05) if kind == "full" else head.edge[12:29]
         w = face.who.width
-        inner = np.array([(-0.8 * w, 0.1), (-0.62 * w, 0.34), (-0.4, 0.37), (0, 0.41), (0.4, 0.37), (0.62 * w, 0.34), (0.8 * w, 0.1)])
+        inner = np.array(
+            [(-0.8 * w, 0.1), (-0.62 * w, 0.34), (-0.4, 0.37), (0, 0.41), (0.4, 0.37), (0.62 * w, 0.34), (0.8 * w, 0.1)]
+        )
         color = dark_hair(face) if kind == "full" else mix(face.who.skin, dark_hair(face), 0.36)
         face.add(np.concatenate((jaw, head.front(inner))), color, "face")
     elif kind == "goatee":
-        middle = MOUTH_Y + 0.27 + face.head.jaw_drop
-        face.add(head.front(ellipse(0, middle, 0.25, 0.22)), dark_hair(face), "face")
+        tuft = ellipse(0, MOUTH_Y + 0.24, 0.25, 0.22)
+        tuft[:, 1] = np.minimum(tuft[:, 1], 0.98) + head.jaw_drop
+        face.add(head.front(tuft), dark_hair(face), "face")
 
 
 def moustache(face: Face) -> None:
@@ -129,20 +143,56 @@ def over_forehead(face: Face, outer: Points, line: list[tuple[float, float]]) ->
 def hairline(face: Face) -> list[tuple[float, float]]:
     w, cut = face.who.width, face.who.cut
     if cut == "side":
-        return [(0.93 * w, -0.1), (0.8 * w, -0.42), (0.42, -0.74), (0.3, -0.74), (-0.2, -0.56), (-0.8 * w, -0.3), (-0.93 * w, -0.1)]
+        return [
+            (0.93 * w, -0.1),
+            (0.8 * w, -0.42),
+            (0.42, -0.74),
+            (0.3, -0.74),
+            (-0.2, -0.56),
+            (-0.8 * w, -0.3),
+            (-0.93 * w, -0.1),
+        ]
     if cut in ("bob", "pigtails"):
-        return [(0.93 * w, 0.0), (0.86 * w, -0.46), (0.4, -0.5), (0, -0.51), (-0.4, -0.5), (-0.86 * w, -0.46), (-0.93 * w, 0.0)]
+        return [
+            (0.93 * w, 0.0),
+            (0.86 * w, -0.46),
+            (0.4, -0.5),
+            (0, -0.51),
+            (-0.4, -0.5),
+            (-0.86 * w, -0.46),
+            (-0.93 * w, 0.0),
+        ]
     if cut in ("long", "bun"):
-        return [(0.93 * w, 0.05), (0.8 * w, -0.42), (0.4, -0.68), (0, -0.9), (-0.4, -0.68), (-0.8 * w, -0.42), (-0.93 * w, 0.05)]
-    return [(0.94 * w, -0.1), (0.84 * w, -0.5), (0.4, -0.63), (0, -0.66), (-0.4, -0.63), (-0.84 * w, -0.5), (-0.94 * w, -0.1)]
+        return [
+            (0.93 * w, 0.05),
+            (0.8 * w, -0.42),
+            (0.4, -0.68),
+            (0, -0.9),
+            (-0.4, -0.68),
+            (-0.8 * w, -0.42),
+            (-0.93 * w, 0.05),
+        ]
+    return [
+        (0.94 * w, -0.1),
+        (0.84 * w, -0.5),
+        (0.4, -0.63),
+        (0, -0.66),
+        (-0.4, -0.63),
+        (-0.84 * w, -0.5),
+        (-0.94 * w, -0.1),
+    ]
 
 
 def front_hair(face: Face) -> None:
     cut, color = face.who.cut, face.who.hair
     if cut in ("bald", "mohawk"):
         if cut == "mohawk" and face.who.hat not in ("cap", "beanie", "brim"):
-            crest = bezier((-0.22, -0.62), ((-0.34, -1.2), (-0.2, -1.62), (0.02, -1.62)), ((0.22, -1.62), (0.34, -1.2), (0.22, -0.62)))
-            face.add(crest + (0.26 * face.head.sin, 0), color, "hair")
+            crest = bezier(
+                (-0.22, -0.62),
+                ((-0.34, -1.2), (-0.2, -1.62), (0.02, -1.62)),
+                ((0.22, -1.62), (0.34, -1.2), (0.22, -0.62)),
+            )
+            face.add(moved(crest, 0.26 * face.head.sin), color, "hair")
         return
     outer = skull(face, {"short": 0.03, "curly": 0.08}.get(cut, 0.07), 0.05)
     if cut == "spiky" and face.who.hat not in ("cap", "beanie", "brim"):
@@ -151,91 +201,12 @@ def front_hair(face: Face) -> None:
     if cut == "curly":
         for angle in np.linspace(1.08, 1.92, 6) * np.pi:
             curl = (np.cos(angle) * face.who.width * 0.86, -0.36 + np.sin(angle) * 0.5)
-            face.add(face.head.silhouette(ellipse(*curl, 0.25, 0.25) + (0.18 * face.head.sin, 0)), color, "hair")
+            face.add(face.head.silhouette(moved(ellipse(*curl, 0.25, 0.25), 0.18 * face.head.sin)), color, "hair")
 
 
 def spikes(outer: Points) -> Points:
     """Every second point of the middle part pulled outwards."""
     picked = outer[np.linspace(0, len(outer) - 1, 15).round().astype(int)].copy()
     for index in range(3, 12, 2):
-        picked[index] = picked[index] * 1.16 + (0, -0.24)
+        picked[index] = moved(picked[index] * 1.16, 0, -0.24)
     return picked
-
-
-def hat(face: Face) -> None:
-    kind, w = face.who.hat, face.who.width
-    if kind == "none":
-        return
-    paint = PAINT[face.who.hat_paint]
-    trim = shade(paint, 0.72) if sum(paint) > 230 else (96, 96, 108)
-    edge = [(0.95 * w, -0.44), (0.5 * w, -0.52), (0, -0.55), (-0.5 * w, -0.52), (-0.95 * w, -0.44)]
-    if kind == "crown":
-        line = bezier((-0.62, -0.72), ((-0.74, -1.46),), ((-0.32, -1.1),), ((0, -1.52),), ((0.32, -1.1),), ((0.74, -1.46),), ((0.62, -0.72),))
-        face.add(line + (0.1 * face.head.sin, -0.05), GOLD, "hair")
-        return
-    outer = skull(face, 0.12, -0.42)
-    if kind == "band":
-        outer, high = skull(face, 0.1, -0.36), [(x, y - 0.24) for x, y in reversed(edge)]
-        face.add(np.concatenate((over_forehead(face, outer, edge)[len(outer) :], over_forehead(face, outer, high)[len(outer) :])), paint, "hair")
-        return
-    face.add(over_forehead(face, outer, edge), paint, "hair")
-    rim = np.concatenate((outer[-1:], over_forehead(face, outer, edge)[len(outer) :], outer[:1]))
-    if kind == "beanie":
-        face.add(ribbon(rim, 0.26), trim, "hair")
-        face.add(ellipse(-0.1 * face.head.sin, -1.42, 0.19, 0.19), trim, "hair")
-    elif kind == "cap":
-        face.add(ellipse(0.62 * face.head.sin, -0.5, w * 0.95, 0.15), trim, "hair")
-    else:
-        face.add(ellipse(0.06 * face.head.sin, -0.52, w + 0.5, 0.17), trim, "hair")
-
-
-def lenses(face: Face) -> list[Points]:
-    size = 0.265
-    corners = np.sign(ellipse(0, 0, 1, 1)) * np.abs(ellipse(0, 0, 1, 1)) ** 0.35
-    form = ellipse(0, 0, 1, 1) if face.who.glasses == "round" else corners
-    return [face.head.front(form * (size, 0.245) + (side * (face.who.eye_distance + 0.01), EYE_Y), 0.04) for side in (-1, 1)]
-
-
-def glass(face: Face) -> None:
-    for lens in lenses(face) if face.who.glasses != "none" else ():
-        face.add(lens, mix(face.who.skin, (214, 234, 255), 0.42))
-
-
-def frames(face: Face) -> None:
-    if face.who.glasses == "none":
-        return
-    paint = PAINT[face.who.glasses_paint]
-    left, right = lenses(face)
-    for side, lens in ((-1, left), (1, right)):
-        face.add(ring(lens, 0.075), paint)
-        end = lens[lens[:, 0].argmax() if side > 0 else lens[:, 0].argmin()]
-        temple = np.array([end, (side * face.who.width * (1 - 0.06 * abs(face.head.sin)) - 0.1 * face.head.sin, EYE_Y)])
-        if (temple[1, 0] - end[0]) * side > 0.02:
-            face.add(ribbon(temple, 0.06), paint)
-    bridge = np.array([left[left[:, 0].argmax()], right[right[:, 0].argmin()]])
-    if bridge[1, 0] > bridge[0, 0]:
-        face.add(ribbon(bridge, 0.06), paint)
-
-
-def dress(face: Face, clothes: Clothes) -> Face:
-    """All shapes of a person, from the back to the front, in the order in which they are painted."""
-    back_hair(face)
-    body(face, clothes)
-    ears(face)
-    face.add(face.head.edge, face.who.skin, "face")
-    face.contour(face.head.edge)
-    marks(face)
-    beard(face)
-    glass(face)
-    face.eye(-1)
-    face.eye(1)
-    face.nose()
-    moustache(face)
-    face.mouth()
-    front_hair(face)
-    hat(face)
-    face.brow(-1)
-    face.brow(1)
-    frames(face)
-    face.tears()
-    return face

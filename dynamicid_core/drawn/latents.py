@@ -62,8 +62,8 @@ class Latents:
         self.shape = (kind.scenes, 4, height // 8, round(kind.width * height / 8))
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"latents_{kind.name}.f16"
-        mode = "r+" if path.exists() and path.stat().st_size == 2 * np.prod(self.shape) else "w+"
-        self.kept = np.memmap(path, np.float16, mode, shape=self.shape)
+        whole = path.exists() and path.stat().st_size == 2 * np.prod(self.shape)
+        self.kept: np.memmap = np.memmap(path, np.float16, "r+" if whole else "w+", shape=self.shape)
 
     @torch.no_grad()
     def of(self, indices: Sequence[int]) -> Tensor:

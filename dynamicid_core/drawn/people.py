@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..datasets.labels import pose_of
 from ..landmarks import EXPRESSIONS
 from ..prompts import GRID_POSES
 from ..types import DynamicIDError
@@ -18,7 +19,14 @@ Color = tuple[int, int, int]
 
 VALIDATION, HELD_OUT = 9_000, 10_000
 
-SKIN: tuple[Color, ...] = ((255, 226, 200), (246, 204, 164), (226, 174, 126), (196, 138, 92), (148, 96, 62), (98, 62, 42))
+SKIN: tuple[Color, ...] = (
+    (255, 226, 200),
+    (246, 204, 164),
+    (226, 174, 126),
+    (196, 138, 92),
+    (148, 96, 62),
+    (98, 62, 42),
+)
 HAIR: dict[str, Color] = {
     "black": (30, 26, 30), "brown": (92, 54, 32), "chestnut": (150, 92, 48), "blond": (240, 202, 104),
     "ginger": (214, 92, 32), "grey": (164, 166, 172), "white": (244, 242, 238), "blue": (50, 108, 214),
@@ -81,16 +89,12 @@ class Motion:
 
     def __post_init__(self) -> None:
         if self.expression not in EXPRESSIONS:
-            raise DynamicIDError(
-                f"Expression {self.expression!r} is unknown; choose one of {', '.join(EXPRESSIONS)}."
-            )
+            raise DynamicIDError(f"Expression {self.expression!r} is unknown; choose one of {', '.join(EXPRESSIONS)}.")
 
     @property
     def pose(self) -> str:
         """The pose of ``prompts.GRID_POSES`` that the yaw shows."""
-        turn = abs(self.yaw)
-        side = "left" if self.yaw < 0 else "right"
-        return f"fully turned to the {side}" if turn >= FULLY else f"slightly turned to the {side}" if turn >= SLIGHTLY else "front view"
+        return pose_of(self.yaw)
 
 
 @dataclass(frozen=True)
@@ -101,19 +105,20 @@ class Clothes:
     pattern: str
 
 
-SLIGHTLY, FULLY = 10.0, 32.0  # degrees of yaw from which a face counts as turned
-# The yaws that are drawn for each pose: clear ones, with room between them.
+# The yaws that are drawn for each pose: clear ones, with room between them (datasets.labels.pose_of).
 YAWS = {
-    "fully turned to the left": (-56.0, -40.0),
-    "fully turned to the right": (40.0, 56.0),
-    "slightly turned to the left": (-27.0, -16.0),
-    "slightly turned to the right": (16.0, 27.0),
-    "front view": (-6.0, 6.0),
+    "fully turned to the left": (-79.0, -57.0),
+    "fully turned to the right": (57.0, 79.0),
+    "slightly turned to the left": (-38.0, -22.5),
+    "slightly turned to the right": (22.5, 38.0),
+    "front view": (-8.5, 8.5),
 }
 
 
 def _near(rng: np.random.Generator, color: Color, spread: float) -> Color:
-    red, green, blue = (int(np.clip(round(c + d), 0, 255)) for c, d in zip(color, rng.uniform(-spread, spread, 3), strict=True))
+    red, green, blue = (
+        int(np.clip(round(c + d), 0, 255)) for c, d in zip(color, rng.uniform(-spread, spread, 3), strict=True)
+    )
     return red, green, blue
 
 

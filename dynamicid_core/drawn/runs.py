@@ -24,7 +24,12 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, save_seconds: float = 120
+        self,
+        folder: Path,
+        model: nn.Module,
+        average: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        save_seconds: float = 120,
     ) -> None:
         self.folder, self.model, self.average, self.optimizer = folder, model, average, optimizer
         self.save_seconds, self.step = save_seconds, 0
@@ -45,8 +50,8 @@ class Run:
         return self.step
 
     def save(self) -> None:
-        parts = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
-        state: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+        parts: dict[str, Any] = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
+        state = {name: part.state_dict() for name, part in parts.items()}
         fresh = self.folder / f"{CHECKPOINT}.part"
         torch.save(state | {"step": self.step}, fresh)
         fresh.replace(self.folder / CHECKPOINT)

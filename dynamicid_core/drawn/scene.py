@@ -6,7 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .people import PAINT, PATTERNS, VALIDATION, Clothes, Identity, Motion, draw_clothes, draw_identity, draw_motion, person_generator
+from .people import (
+    PAINT,
+    PATTERNS,
+    VALIDATION,
+    Clothes,
+    Identity,
+    Motion,
+    draw_clothes,
+    draw_identity,
+    draw_motion,
+    person_generator,
+)
 
 GROUNDS = ("plain", "floor", "stripes", "hills", "window", "night")
 THINGS = ("none", "none", "balloon", "plant", "lamp", "picture")
@@ -103,7 +114,10 @@ def draw_places(rng: np.random.Generator, count: int, width: float) -> list[tupl
 
 
 def draw_scene(
-    seed: int, people: tuple[Identity, ...] | int = 1, width: float | None = None, seeds: tuple[int, int] = (0, VALIDATION)
+    seed: int,
+    people: tuple[Identity, ...] | int = 1,
+    width: float | None = None,
+    seeds: tuple[int, int] = (0, VALIDATION),
 ) -> Scene:
     """The scene of a seed: ``people`` given, or so many of the people ``seeds`` (first, end)."""
     rng = person_generator(seed, 1)

@@ -97,7 +97,13 @@ def first_attention() -> dict[str, np.ndarray]:
     value, out = np.zeros((WIDTH, WIDTH), np.float32), np.zeros((WIDTH, WIDTH), np.float32)
     value[:, MARKER + 1 :] = _normal(1, WIDTH, content) / math.sqrt(content)
     out[MARKER + 1 :] = _normal(2, content, WIDTH) * GAIN / math.sqrt(half)
-    return {"q_proj.weight": query, "q_proj.bias": bias, "k_proj.weight": key, "v_proj.weight": value, "out_proj.weight": out}
+    return {
+        "q_proj.weight": query,
+        "q_proj.bias": bias,
+        "k_proj.weight": key,
+        "v_proj.weight": value,
+        "out_proj.weight": out,
+    }
 
 
 def text_encoder_weights(dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
@@ -134,7 +140,9 @@ def _tables() -> tuple[dict[int, int], np.ndarray, np.ndarray, np.ndarray, np.nd
     """
     tokens, positions = embeddings()
     used = [START, END, *WORDS.values()]
-    embedded = tokens[used].astype(np.float16).astype(np.float32)[:, None] + positions[: PLACES + 1].astype(np.float16).astype(np.float32)
+    embedded = tokens[used].astype(np.float16).astype(np.float32)[:, None] + positions[: PLACES + 1].astype(
+        np.float16
+    ).astype(np.float32)
     normed = _normalised(embedded)
     weights = first_attention()
     value = normed @ weights["v_proj.weight"].T

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..types import DynamicIDError
 from .autoencoder import Autoencoder
 from .canvas import Drawn, draw_picture
 from .optimizer import muon_for
 from .people import HELD_OUT, VALIDATION, person_generator
-from .runs import Run, pictures_of, pixels_of, tiled
+from .runs import CHECKPOINT, Run, pictures_of, pixels_of, tiled
 from .scene import draw_scene
 
 FEATURES = ((range(33, 52), 3.0), (range(87, 106), 3.0), (range(52, 72), 5.0), (range(106), 2.0))
@@ -28,7 +29,7 @@ class AutoencoderOptions:
     pictures: int = 44_000
     batch: int = 8
     crop: int = 96
-    rate: float = 2e-3
+    rate: float = 1e-3
     noise: float = 0.05
     seed: int = 0
     sheet_seconds: float = 300
@@ -76,7 +77,9 @@ def rate_at(step: int, steps: int, top: float, warm: int = 200) -> float:
 
 
 @torch.no_grad()
-def watched(model: Autoencoder, count: int = 48, people: tuple[int, int] = (VALIDATION, HELD_OUT)) -> tuple[dict[str, float], np.ndarray]:
+def watched(
+    model: Autoencoder, count: int = 48, people: tuple[int, int] = (VALIDATION, HELD_OUT)
+) -> tuple[dict[str, float], np.ndarray]:
     """PSNR in dB of whole pictures and of faces (boxes of landmarks), and a sheet: rows of originals over results."""
     model.eval()
     drawn = [draw_picture(draw_scene(10**9 + i, seeds=people)) for i in range(count)]
@@ -88,14 +91,18 @@ def watched(model: Autoencoder, count: int = 48, people: tuple[int, int] = (VALI
         x0, y0, x1, y1 = d.boxes[0].round().astype(int).clip(0)
         faces.append(error[y0:y1, x0:x1].mean())
     psnr = {"psnr": -10 * math.log10(wrong.mean()), "psnr_faces": -10 * math.log10(float(np.mean(faces)))}
-    rows = [tiled(part[i : i + 12], 12) for i in range(0, min(count, 48), 12) for part in (pictures_of(pixels), pictures_of(result))]
+    rows = [
+        tiled(part[i : i + 12], 12)
+        for i in range(0, min(count, 48), 12)
+        for part in (pictures_of(pixels), pictures_of(result))
+    ]
     return psnr, np.concatenate(rows)
 
 
 def train_autoencoder(folder: Path, options: AutoencoderOptions, device: str = "cpu") -> Autoencoder:
     """Trains, or goes on where ``folder`` stands; returns the averaged network."""
     torch.manual_seed(options.seed)
-    model = Autoencoder().to(device, memory_format=torch.channels_last)
+    model = Autoencoder().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval()
     optimizer = muon_for(model, options.rate, ("encoder.0.", f"decoder.{len(model.decoder) - 1}."))
     run = Run(folder, model, average, optimizer)
@@ -126,3 +133,13 @@ def report(run: Run, average: Autoencoder) -> np.ndarray:
     psnr, sheet = watched(average)
     print("watched", run.step, {name: round(value, 2) for name, value in psnr.items()}, flush=True)
     return sheet
+
+
+def trained_autoencoder(folder: Path) -> Autoencoder:
+    """The averaged network of a training's folder, as far as it got."""
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise DynamicIDError(f"There is no trained autoencoder in {folder}. Train one: drawn train autoencoder.")
+    model = Autoencoder()
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["average"])
+    return model.eval()

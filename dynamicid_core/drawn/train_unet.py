@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .autoencoder import Autoencoder
 from .latents import KINDS, SCHEDULE, Latents, scene_of, training_caption
@@ -19,9 +19,6 @@ from .runs import Run, pictures_of, tiled
 from .text import PLACES, caption_states, state_bias
 from .train_autoencoder import rate_at
 from .unet import make_unet, schedule
-
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
 
 ENDS = ("conv_in.", "conv_out.", "time_embedding.")
 SHOWN = (
@@ -56,19 +53,21 @@ def text_states(captions: Sequence[str]) -> tuple[Tensor, Tensor]:
     return states, 1 + state_bias() / 10_000  # diffusers adds (mask - 1) * 10,000 to logits
 
 
-def predicted(unet: UNet2DConditionModel, noisy: Tensor, times: Tensor, states: Tensor, mask: Tensor) -> Tensor:
+def predicted(unet: nn.Module, noisy: Tensor, times: Tensor, states: Tensor, mask: Tensor) -> Tensor:
     noise: Tensor = unet(
         noisy, times, encoder_hidden_states=states, encoder_attention_mask=mask.expand(len(noisy), PLACES + 1)
     ).sample
     return noise
 
 
-def training_loss(unet: UNet2DConditionModel, latents: Tensor, captions: Sequence[str], seed: int, snr: float) -> Tensor:
+def training_loss(unet: nn.Module, latents: Tensor, captions: Sequence[str], seed: int, snr: float) -> Tensor:
     """min-SNR weighted error of the predicted noise (Hang et al. 2023) for noise and timesteps of a seed."""
     device, generator = latents.device, torch.Generator().manual_seed(seed)
     noise = torch.randn(latents.shape, generator=generator).to(device)
     # one timestep from each of B equal parts, so that all batches are equally hard
-    share = (torch.randperm(len(latents), generator=generator) + torch.rand(len(latents), generator=generator)) / len(latents)
+    share = (torch.randperm(len(latents), generator=generator) + torch.rand(len(latents), generator=generator)) / len(
+        latents
+    )
     times = (share * 1000).long().clamp(0, 999).to(device)
     level = schedule().to(device)[times][:, None, None, None]
     noisy = (level.sqrt() * latents + (1 - level).sqrt() * noise).contiguous(memory_format=torch.channels_last)
@@ -80,7 +79,12 @@ def training_loss(unet: UNet2DConditionModel, latents: Tensor, captions: Sequenc
 
 @torch.no_grad()
 def sampled(
-    unet: UNet2DConditionModel, captions: Sequence[str], width: int, seed: int = 0, steps: int = 20, guidance: float = 3.0
+    unet: nn.Module,
+    captions: Sequence[str],
+    width: int,
+    seed: int = 0,
+    steps: int = 20,
+    guidance: float = 3.0,
 ) -> Tensor:
     """DDIM samples [B, 4, 16, width] with classifier-free guidance."""
     device = next(unet.parameters()).device
@@ -88,7 +92,7 @@ def sampled(
     x = torch.randn((len(captions), 4, 16, width), generator=generator).to(device)
     states, mask = text_states([*[""] * len(captions), *captions])
     levels, times = schedule().to(device), torch.linspace(999, 0, steps + 1).long().tolist()
-    for now, then in zip(times[:-1], times[1:], strict=True):
+    for now, then in pairwise(times):
         moment = torch.full((2 * len(x),), now, device=device)
         free, told = predicted(unet, torch.cat((x, x)), moment, states.to(device), mask.to(device)).chunk(2)
         noise = free + guidance * (told - free)
@@ -97,7 +101,7 @@ def sampled(
     return clean
 
 
-def sheet(unet: UNet2DConditionModel, autoencoder: Autoencoder) -> np.ndarray:
+def sheet(unet: nn.Module, autoencoder: Autoencoder) -> np.ndarray:
     """Samples of fixed captions: two rows of one person, then two and more."""
     rows = []
     for seed in (0, 1):
@@ -118,10 +122,10 @@ def step_batch(stores: dict[str, Latents], step: int, seed: int) -> tuple[Tensor
     return stores[kind.name].of(indices), captions
 
 
-def train_unet(folder: Path, autoencoder: Autoencoder, options: UNetOptions, device: str = "cpu") -> UNet2DConditionModel:
+def train_unet(folder: Path, autoencoder: Autoencoder, options: UNetOptions, device: str = "cpu") -> nn.Module:
     """Trains, or goes on where ``folder`` stands; returns the averaged network."""
     torch.manual_seed(options.seed)
-    unet = make_unet().to(device, memory_format=torch.channels_last)
+    unet = make_unet().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(unet).eval()
     optimizer = muon_for(unet, options.rate, ENDS)
     run = Run(folder, unet, average, optimizer)

@@ -11,24 +11,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
 
 FACTOR = 5
 WIDTHS = (64, 128, 128, 128)
 TEXT_WIDTH, HEADS, GROUPS, LATENT_CHANNELS = 768, 8, 32, 4
 
 
-def make_unet(factor: int = 1, widths: tuple[int, ...] = WIDTHS) -> UNet2DConditionModel:
+def make_unet(factor: int = 1, widths: tuple[int, ...] = WIDTHS) -> nn.Module:
     """The narrow network with random weights, or the form of the widened one."""
     from diffusers import UNet2DConditionModel
 
-    return UNet2DConditionModel(
+    unet: nn.Module = UNet2DConditionModel(  # type: ignore[no-untyped-call, assignment]
         sample_size=16,
         block_out_channels=tuple(width * factor for width in widths),
         layers_per_block=1,
@@ -36,6 +32,7 @@ def make_unet(factor: int = 1, widths: tuple[int, ...] = WIDTHS) -> UNet2DCondit
         attention_head_dim=HEADS,  # diffusers' name for the number of heads
         norm_num_groups=GROUPS,
     )
+    return unet
 
 
 def widened(state: Mapping[str, Tensor], factor: int = FACTOR) -> dict[str, Tensor]:
