@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_intensity_goes_all_the_way_from_neutral() -> None:
         expression_measures(draw_picture(alone(3, Motion("happy", k)), 256).landmarks[0])["corners"]
         for k in (0, 0.3, 0.6, 1, 1.3)
     ]
-    assert all(before < after for before, after in zip(corners, corners[1:], strict=False))
+    assert all(before < after for before, after in pairwise(corners))
     still = [draw_picture(alone(3, Motion(expression, 0.0))).picture for expression in EXPRESSIONS]
     assert all(np.array_equal(still[0], other) for other in still)
 
@@ -75,7 +76,7 @@ def test_the_head_turns_steadily_from_left_to_right() -> None:
     for yaw in np.linspace(yaws[0], yaws[-1], 21):
         points = draw_picture(alone(5, Motion(yaw=float(yaw))), 256).landmarks[0]
         nose.append(points[86, 0] - (points[1, 0] + points[17, 0]) / 2)
-    assert all(before < after for before, after in zip(nose, nose[1:], strict=False))
+    assert all(before < after for before, after in pairwise(nose))
     assert [Motion(yaw=yaw).pose for yaw in yaws] == [
         "fully turned to the left", "slightly turned to the left", "front view", "slightly turned to the right",
         "fully turned to the right",
