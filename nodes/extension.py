@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import apply, cast, faces, load, motion, score
+from . import apply, cast, drawn, faces, load, motion, score
 from .folders import register_folders
 
 
@@ -13,4 +13,4 @@ class DynamicIDExtension(ComfyExtension):
         register_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*load.NODES, *faces.NODES, *motion.NODES, *cast.NODES, *apply.NODES, *score.NODES]
+        return [*load.NODES, *faces.NODES, *motion.NODES, *cast.NODES, *apply.NODES, *score.NODES, *drawn.NODES]

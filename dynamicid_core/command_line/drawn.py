@@ -1,0 +1,169 @@
+"""Drawn people: pictures of them, training sets with exact labels, and the small networks that learn to draw them.
+
+A seed is a person. Seeds from 10000 up are held out: nothing that this project carries was trained on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from ..landmarks import EXPRESSIONS
+from ..prompts import GRID_POSES
+from ..types import DynamicIDError
+
+SUMMARY = "drawn people: pictures, training sets, the small networks"
+EXAMPLES = """
+examples:
+  {program} make anna.png --seeds 10000 --expression happy
+  {program} make sheet.png --seeds 10000-10007
+  {program} make people --seeds 0-199
+
+each action has its own help: {program} make --help
+"""
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def seed_range(text: str) -> tuple[int, int]:
+    """ "7" or "0-199" -> first and last seed."""
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if not match or int(match[2] or match[1]) < int(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed and no range of seeds such as 0-199")
+    return int(match[1]), int(match[2] or match[1])
+
+
+class Make:
+    """Draw people.
+
+    To a picture file: the person of one seed, or a sheet with a row for each of several, in seven expressions. To a folder: a
+    training set, as `dataset build` makes one from photos, with exact labels: seven expressions in five poses of each person.
+    """
+
+    NAME = "make"
+    SUMMARY = "a picture, a sheet, or a training set of drawn people"
+    EXAMPLES = """
+examples:
+  {program} anna.png --seeds 10000 --expression surprise --pose "slightly turned to the left"
+  {program} sheet.png --seeds 10000-10007 --size 128
+  {program} people --seeds 0-199 --size 128 --per-person 35
+"""
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "output", type=Path, metavar="OUTPUT", help="a picture file (.png, .jpg), or a folder for a set"
+        )
+        parser.add_argument("--seeds", type=seed_range, default=(0, 0), metavar="SEEDS", help="7 or 0-199 (default: 0)")
+        parser.add_argument(
+            "--expression", choices=EXPRESSIONS, default="neutral", help="of one person (default: neutral)"
+        )
+        parser.add_argument(
+            "--pose", choices=GRID_POSES, default="front view", help="for pictures (default: front view)"
+        )
+        parser.add_argument(
+            "--size", type=int, default=0, metavar="PX", help="of each picture (default: 512; 128 in sets and sheets)"
+        )
+        parser.add_argument(
+            "--per-person", type=int, default=35, metavar="N", help="photos in a set (default: %(default)s)"
+        )
+
+    @staticmethod
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        first, last = options.seeds
+        if options.output.suffix.lower() in PICTURES:
+            return _picture(options, first, last)
+        if options.output.suffix:
+            raise DynamicIDError(f"{options.output} is no kind of picture that is known here; end it in .png or .jpg.")
+        return _dataset(options, range(first, last + 1))
+
+
+def _picture(options: argparse.Namespace, first: int, last: int) -> dict[str, Any]:
+    from PIL import Image
+
+    from ..drawn.make import expression_sheet, portrait, posed
+
+    if first == last:
+        pixels = portrait(first, posed(options.expression, options.pose), options.size or 512)
+    else:
+        pixels = expression_sheet(range(first, last + 1), options.size or 128, options.pose)
+    try:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(options.output)
+    except OSError as error:
+        raise DynamicIDError(f"{options.output} could not be written: {error}.") from error
+    height, width = pixels.shape[:2]
+    facts = {"output": str(options.output), "people": last - first + 1, "width": width, "height": height}
+    return {"text": f"{options.output}: {facts['people']} drawn people, {width} x {height} px", "json": facts}
+
+
+def _dataset(options: argparse.Namespace, seeds: range) -> dict[str, Any]:
+    from tqdm import tqdm
+
+    from ..drawn.make import make_dataset
+
+    manifest = make_dataset(
+        options.output, seeds, options.per_person, options.size or 128,
+        lambda people: tqdm(people, desc="people", disable=options.quiet),
+    )  # fmt: skip
+    facts = {"output": str(options.output), "people": len(seeds), "photos": len(manifest.taken)}
+    return {
+        "text": f"{options.output}: {facts['people']} people, {facts['photos']} photos with exact labels",
+        "json": facts,
+    }
+
+
+class Train:
+    """Train the world's networks: first the autoencoder, then the UNet on its latents.
+
+    Each has a folder with checkpoints, a curve and sheets of pictures. The same command goes on after any interruption, and
+    says where it stands.
+    """
+
+    NAME = "train"
+    SUMMARY = "the autoencoder and the UNet, from nothing"
+    EXAMPLES = """
+examples:
+  {program} autoencoder --output world/autoencoder
+  {program} unet --output world/unet --autoencoder world/autoencoder
+"""
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("network", choices=("autoencoder", "unet"), help="what to train")
+        parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where it is kept")
+        parser.add_argument(
+            "--autoencoder", type=Path, metavar="FOLDER", help="for the UNet: a trained autoencoder's folder"
+        )
+        parser.add_argument(
+            "--pictures", type=int, metavar="N", help="how many to train on (default: what the world took)"
+        )
+        parser.add_argument(
+            "--seed", type=int, default=0, metavar="N", help="of everything random (default: %(default)s)"
+        )
+        parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the CPU (default: %(default)s)")
+
+    @staticmethod
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        import torch
+
+        torch.set_num_threads(options.threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        given = {"seed": options.seed} | ({"pictures": options.pictures} if options.pictures else {})
+        if options.network == "autoencoder":
+            from ..drawn.train_autoencoder import AutoencoderOptions, train_autoencoder
+
+            train_autoencoder(options.output, AutoencoderOptions(**given), device)
+        else:
+            from ..drawn.train_autoencoder import trained_autoencoder
+            from ..drawn.train_unet import UNetOptions, train_unet
+
+            if options.autoencoder is None:
+                raise DynamicIDError("The UNet learns on an autoencoder's latents; give its folder with --autoencoder.")
+            train_unet(options.output, trained_autoencoder(options.autoencoder), UNetOptions(**given), device)
+        facts = {"network": options.network, "output": str(options.output), "seed": options.seed}
+        return {"text": f"{options.output}: the {options.network} is trained", "json": facts}
+
+
+ACTIONS = (Make, Train)

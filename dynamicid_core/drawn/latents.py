@@ -1,0 +1,78 @@
+"""Scenes of a training as latents on disk: each is drawn and encoded when a step first asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .autoencoder import Autoencoder
+from .canvas import draw_picture
+from .people import person_generator
+from .runs import pixels_of
+from .scene import Scene, draw_scene
+
+SAID = ("expression", "pose", "clothes", "background")
+CHUNK = 16  # pictures encoded at once
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of training picture: how many people, how wide, how many scenes, and how many in a batch."""
+
+    name: str
+    people: tuple[int, ...]
+    width: float  # in heights
+    scenes: int
+    batch: int
+
+
+KINDS = {
+    "one": Kind("one", (1,), 1.0, 60_000, 32),
+    "two": Kind("two", (2,), 1.5, 12_000, 20),
+    "several": Kind("several", (3, 4, 2), 2.0, 12_000, 16),
+}
+SCHEDULE = ("one", "one", "two", "one", "one", "several")  # of steps
+
+
+def scene_of(kind: Kind, index: int) -> Scene:
+    """The scene with a number among those of its kind, of training people only."""
+    offset = 10**8 * (1 + list(KINDS).index(kind.name)) if kind.name in KINDS else 0
+    people = kind.people[index % len(kind.people)]
+    return draw_scene(offset + index, people, kind.width)
+
+
+def training_caption(scene: Scene, seed: int, empty: float = 0.1) -> str:
+    """A caption that leaves out each thing now and then, so that words may be missing at inference, and sometimes all."""
+    rng = person_generator(seed, 3)
+    if rng.uniform() < empty:
+        return ""
+    return scene.caption(frozenset(what for what in SAID if rng.uniform() < 0.85))
+
+
+class Latents:
+    """The latents [scenes, 4, h, w] of one kind in a file of half precision, and which of them are there."""
+
+    def __init__(self, folder: Path, kind: Kind, autoencoder: Autoencoder, height: int = 128) -> None:
+        self.kind, self.autoencoder, self.height = kind, autoencoder.eval(), height
+        self.shape = (kind.scenes, 4, height // 8, round(kind.width * height / 8))
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"latents_{kind.name}.f16"
+        whole = path.exists() and path.stat().st_size == 2 * np.prod(self.shape)
+        self.kept: np.memmap = np.memmap(path, np.float16, "r+" if whole else "w+", shape=self.shape)
+
+    @torch.no_grad()
+    def of(self, indices: Sequence[int]) -> Tensor:
+        """float32 [B, 4, h, w]."""
+        # A latent of zeros alone is one that was never written.
+        missing = [index for index in indices if not self.kept[index, :, 0].any()]
+        device = next(self.autoencoder.parameters()).device
+        for start in range(0, len(missing), CHUNK):
+            part = missing[start : start + CHUNK]
+            pixels = pixels_of([draw_picture(scene_of(self.kind, index), self.height).picture for index in part])
+            self.kept[part] = self.autoencoder.encode(pixels.to(device)).cpu().numpy().astype(np.float16)
+        return torch.from_numpy(self.kept[list(indices)].astype(np.float32))

@@ -1,0 +1,106 @@
+"""Pictures, sheets and training sets of drawn people."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..datasets.labels import CELLS
+from ..datasets.manifest import Manifest, Photo
+from ..landmarks import EXPRESSIONS
+from ..types import DynamicIDError
+from .canvas import draw_picture
+from .identity import identity_vector
+from .people import VALIDATION, YAWS, Motion, draw_clothes, draw_identity, draw_motion, person_generator
+from .scene import Background, Figure, Scene, draw_background, draw_places
+
+SMALLEST, LARGEST = 32, 4096
+
+
+def portrait(seed: int, motion: Motion, size: int) -> np.ndarray:
+    """The person of a seed, alone in the middle of a square picture, uint8 RGB [size, size, 3].
+
+    Clothes and a plain background follow from the seed, so that they stay when expression and pose change.
+    """
+    if not SMALLEST <= size <= LARGEST:
+        raise DynamicIDError(f"A drawn picture of {size} px cannot be made; choose {SMALLEST} to {LARGEST}.")
+    rng = person_generator(seed, 4)
+    clothes, background = draw_clothes(rng), draw_background(rng)
+    figure = Figure(draw_identity(seed), motion, clothes, 0.5, 0.5, 0.33)
+    return draw_picture(Scene((figure,), Background("plain", background.paint)), size).picture
+
+
+def posed(expression: str, pose: str, intensity: float = 1.0) -> Motion:
+    """An expression in the middle of a pose of ``prompts.GRID_POSES``."""
+    if pose not in YAWS:
+        raise DynamicIDError(f"Pose {pose!r} is unknown; choose one of {', '.join(YAWS)}.")
+    return Motion(expression, intensity, yaw=sum(YAWS[pose]) / 2)
+
+
+def expression_sheet(seeds: Sequence[int], size: int, pose: str = "front view") -> np.ndarray:
+    """A row for each person, with the seven expressions; uint8 RGB."""
+    rows = [[portrait(seed, posed(expression, pose), size) for expression in EXPRESSIONS] for seed in seeds]
+    return np.concatenate([np.concatenate(row, 1) for row in rows])
+
+
+def labelled_scene(seed: int, number: int) -> Scene:
+    """Photo ``number`` of a person (0 to 34, and on in the same order): a cell of the training set, elsewhere each time."""
+    rng = person_generator(seed, 100 + number)
+    cell = CELLS[number % len(CELLS)]
+    figure = Figure(
+        draw_identity(seed),
+        draw_motion(rng, cell.expression, cell.pose),
+        draw_clothes(rng),
+        *draw_places(rng, 1, 1.0)[0],
+    )
+    return Scene((figure,), draw_background(rng))
+
+
+def make_dataset(
+    folder: Path,
+    seeds: Sequence[int],
+    per_person: int,
+    size: int,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Manifest:
+    """A training set with exact labels: PNG files and ``manifest.parquet`` in ``folder`` (``datasets.manifest``)."""
+    photos = []
+    for seed in progress(seeds):
+        person = f"drawn_{seed:06d}"
+        (folder / person).mkdir(parents=True, exist_ok=True)
+        photos += [_photo(folder, person, seed, number, size) for number in range(per_person)]
+    manifest = Manifest(tuple(photos), recogniser="drawn", folder=folder)
+    manifest.write(folder)
+    return manifest
+
+
+def _photo(folder: Path, person: str, seed: int, number: int, size: int) -> Photo:
+    scene = labelled_scene(seed, number)
+    drawn, motion = draw_picture(scene, size), scene.figures[0].motion
+    data = BytesIO()
+    Image.fromarray(drawn.picture).save(data, "PNG")
+    path = f"{person}/{number:03d}.png"
+    (folder / path).write_bytes(data.getvalue())
+    x0, y0, x1, y1 = (float(v) / size for v in drawn.boxes[0])
+    return Photo(
+        id=hashlib.sha256(data.getvalue()).hexdigest(),
+        path=path,
+        person=person,
+        expression=motion.expression,
+        pose=motion.pose,
+        angles=(motion.pitch, motion.yaw, motion.roll),
+        landmarks=drawn.landmarks[0] / size,
+        identity=identity_vector(scene.figures[0].identity),
+        box=(x0, y0, x1, y1),
+        size=(size, size),
+        caption=scene.caption(),
+        collection="drawn",
+        split="validation" if seed >= VALIDATION else "train",
+        source=f"seed {seed}",
+        quality=1.0,
+    )

@@ -1,0 +1,77 @@
+"""Muon: momentum whose matrices are made orthogonal, so that each direction of a weight learns equally fast.
+
+On two cores what counts is how much each picture teaches; for convolutions and attention this is about twice what Adam
+gets from one (Jordan et al. 2024, "Muon"; the scale of steps as in Liu et al. 2025, arXiv:2502.16982). Biases, norms,
+embeddings and the ends of a network are trained by Adam as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that drives singular values towards 1
+
+
+def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
+    """[r, c] -> about the nearest matrix whose singular values are all 1."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    a, b, c = COEFFICIENTS
+    for _ in range(steps):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.T if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Groups with ``adam=False`` hold weights of two and more dimensions, flattened to [outputs, rest]."""
+
+    def __init__(
+        self,
+        groups: Iterable[dict[str, Any]],
+        lr: float,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.98),
+    ) -> None:
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "betas": betas, "adam": False})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    (self._adam if group["adam"] else self._muon)(weight, weight.grad, group)
+
+    def _muon(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight, memory_format=torch.contiguous_format)
+        state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        ahead = torch.lerp(gradient.contiguous(), state["momentum"], group["momentum"])
+        flat = ahead.flatten(1)
+        update = orthogonal(flat) * (0.2 * max(flat.shape) ** 0.5)
+        weight.add_(update.view(weight.shape), alpha=-group["lr"])
+
+    def _adam(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state, (first, second) = self.state[weight], group["betas"]
+        if not state:
+            state["count"], state["mean"], state["square"] = 0, torch.zeros_like(weight), torch.zeros_like(weight)
+        state["count"] += 1
+        state["mean"].lerp_(gradient, 1 - first)
+        state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
+        mean, square = state["mean"] / (1 - first ** state["count"]), state["square"] / (1 - second ** state["count"])
+        weight.addcdiv_(mean, square.sqrt() + 1e-8, value=-group["lr"])
+
+
+def muon_for(model: nn.Module, rate: float, ends: tuple[str, ...]) -> Muon:
+    """Muon for a model's matrices but those whose names begin with one of ``ends``, Adam for the rest."""
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, weight in model.named_parameters():
+        (matrices if weight.ndim > 1 and not name.startswith(ends) else rest).append(weight)
+    return Muon([{"params": matrices, "adam": False}, {"params": rest, "adam": True}], rate)

@@ -1,0 +1,54 @@
+"""Drawn people, in place of photos: every graph can be tried before any photo is at hand."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..dynamicid_core import prompts
+from .sockets import CATEGORY
+
+
+class DynamicIDDrawnPerson(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DynamicIDDrawnPerson",
+            display_name="Drawn Person",
+            category=CATEGORY,
+            description="A drawn person in place of a photo, to try a graph with. A seed is always the same person.",
+            search_aliases=["example face", "sample photo", "cartoon portrait", "test image"],
+            inputs=[
+                io.Int.Input(
+                    "seed",
+                    default=10000,
+                    min=0,
+                    max=999_999,
+                    control_after_generate=io.ControlAfterGenerate.fixed,
+                    tooltip="Who is drawn. The small example models never saw those from 10000 up.",
+                ),
+                io.Combo.Input(
+                    "expression",
+                    options=list(prompts.GRID_EXPRESSIONS),
+                    default="neutral",
+                    tooltip="What the face shows.",
+                ),
+                io.Combo.Input(
+                    "pose", options=list(prompts.GRID_POSES), default="front view", tooltip="Where the head points."
+                ),
+                io.Int.Input(
+                    "size", default=512, min=32, max=4096, step=8, tooltip="Width and height of the picture in pixels."
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image")],
+        )
+
+    @classmethod
+    def execute(cls, seed: int, expression: str, pose: str, size: int) -> io.NodeOutput:
+        from ..dynamicid_core.datasets.labels import expression_of
+        from ..dynamicid_core.drawn.make import portrait, posed
+        from .pictures import to_images
+
+        return io.NodeOutput(to_images([portrait(seed, posed(expression_of(expression), pose), size)]))
+
+
+NODES = [DynamicIDDrawnPerson]
