@@ -76,4 +76,4 @@ def test_that_they_saw_different_rows_matters(runs, stage, file, tmp_path):
         tiny.trainer(made, tmp_path, **tiny.TOGETHER).train(rows, progress=False)
     (half, _), (whole, _) = (read_safetensors(folder / file) for folder in (tmp_path, runs[1]))
     off = max(float((half[name] - whole[name]).abs().max()) for name in whole if half[name].is_floating_point())
-    assert off > 100 * WITHIN
+    assert off > 50 * WITHIN

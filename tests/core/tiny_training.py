@@ -159,4 +159,4 @@ def train_both(folder: Path, rows: int) -> None:
     trainer(stage, folder, **TOGETHER).train(Rows(rows, process, make=reconfigure_batch), progress=False)
 
 
-TOGETHER = {"steps": 2, "learning_rate": 0.1, "ema_decay": 0.5}
+TOGETHER = {"steps": 2, "learning_rate": 0.01, "ema_decay": 0.5}
