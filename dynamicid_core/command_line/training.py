@@ -140,19 +140,20 @@ def _processes(options: argparse.Namespace) -> tuple[Share, torch.device]:
 
     What accelerate does for itself later follows the same choice, which it takes from its variables.
     """
-    device = models.device_of(options)
-    together = "LOCAL_RANK" in os.environ
-    if device.type == "cpu":
-        os.environ["ACCELERATE_USE_CPU"] = "true"
-    elif options.device and not together:
-        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+    import torch
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
     from ..training.making import Share
 
-    # `accelerate launch --cpu` says so in the environment, where only the full Accelerator looks by itself.
-    state = PartialState(cpu=device.type == "cpu" or parse_flag_from_env("ACCELERATE_USE_CPU"))
+    device, together = models.device_of(options), "LOCAL_RANK" in os.environ
+    if parse_flag_from_env("ACCELERATE_USE_CPU"):  # what `accelerate launch --cpu` says
+        device = torch.device("cpu")
+    elif device.type == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    elif options.device and not together:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = str(device)
+    state = PartialState(cpu=device.type == "cpu")
     share = Share(state.process_index, state.num_processes, state.wait_for_everyone)
     return share, state.device if together else device
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from ..datasets.manifest import Manifest, Photo
 from ..encode import NULL_PIXELS, encoded_part
 from ..landmarks import landmark_fractions
-from ..origins import check_clip_width
 from ..pictures import clip_pixels, square_around
 from ..types import DynamicIDError
 from .frozen import Networks, weights_hash
@@ -130,7 +129,7 @@ def token_maker(manifest: Manifest, networks: Networks, crop_factor: float) -> M
 
     def run(inputs: Rows) -> Rows:
         seen = clip.tokens(inputs["pixels"]).to(networks.device)
-        check_clip_width(seen.shape[-1], encoder.sizes.clip, saa.origin)
+        check_clip_width(encoder.sizes, seen, saa.origin)
         return {"tokens": encoder(inputs["identity"].to(networks.device), seen).cpu()}
 
     made_by = {
