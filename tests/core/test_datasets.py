@@ -16,6 +16,8 @@ from planted_photos import ANNA, BEN
 from dynamicid_core.datasets import analysis
 from dynamicid_core.datasets.build import Means, build
 from dynamicid_core.datasets.checks import REASONS, CheckOptions
+from dynamicid_core.datasets.curation import wanted_likeness
+from dynamicid_core.datasets.identity import find_merges, judge_folder
 from dynamicid_core.datasets.labels import CELLS, FRONT, FULL_LEFT, pose_of, read_kdef_name, read_text
 from dynamicid_core.datasets.manifest import Manifest
 from dynamicid_core.datasets.settings import DetectorChoice, Settings
@@ -286,3 +288,22 @@ def test_a_classifier_that_the_user_names(small, tmp_path):
     for name, said in (("none.onnx", "no classifier"), ("broken.onnx", "cannot be loaded")):
         with pytest.raises(DynamicIDError, match=said):
             build(tmp_path / "y", settings_for(small, classifier=str(tmp_path / name)), QUIET)
+
+
+def test_a_profile_needs_less_likeness():
+    options = CheckOptions(same_person=0.3)
+    assert [wanted_likeness(pose, options) for pose in (FRONT, FULL_LEFT)] == [0.3, 0.2]
+    assert wanted_likeness(FULL_LEFT, CheckOptions(same_person=-1)) == -1
+    person, other = np.eye(8)[:2]
+    profile = 0.25 * person + np.sqrt(1 - 0.25**2) * other
+    rows = np.stack([person] * 4 + [profile])
+    kept = [v.reason for v in judge_folder("anna", rows, np.array([0.3] * 4 + [0.2]))]
+    left = [v.reason for v in judge_folder("anna", rows, np.full(5, 0.3))]
+    assert kept == [""] * 5 and left == [""] * 4 + ["other person"]
+
+
+def test_names_of_one_person_are_joined_through_others():
+    a, b = np.eye(4)[:2]
+    between = (a + b) / np.sqrt(2)
+    (merge,) = find_merges({"x": a, "y": between, "z": b, "w": np.eye(4)[3]}, {"x": 2, "y": 3, "z": 3, "w": 9}, 0.6)
+    assert (merge.names, merge.name) == (("x", "y", "z"), "y") and merge.similarity == pytest.approx(0.7071, abs=1e-4)
