@@ -371,3 +371,22 @@ def test_providers_are_chosen_among_those_that_are_there(monkeypatch):
     for provider in ("CUDA", "TensorRT"):
         with pytest.raises(DynamicIDError, match=f"'{provider}' is not available.*which has: CPU"):
             detection.choose_providers(provider)
+
+
+# --- recognisers --------------------------------------------------------------------------------------------------
+
+
+def test_a_detector_says_whose_identities_it_gives(models_root, tmp_path):
+    """By the recogniser's file where packs share it, else by the pack's folder; what it is called can be typed."""
+    assert detection.load_detector(roots=[models_root], provider="CPU").recogniser == "buffalo_l"
+    assert detection.load_detector("buffalo_l (bgr)", [models_root], "CPU").recogniser == "buffalo_l (bgr)"
+    for folder, file, expected in (
+        ("renamed", "w600k_r50.onnx", "buffalo_l"),
+        ("small", "w600k_mbf.onnx", "buffalo_s"),
+        ("AuraFace", "glintr100.onnx", "AuraFace"),
+    ):
+        pack = tmp_path / folder
+        pack.mkdir()
+        for task, path in detection.find_pack(roots=[models_root]).items():
+            (pack / (file if task == "recognition" else path.name)).write_bytes(path.read_bytes())
+        assert detection.load_detector(str(pack), provider="CPU").recogniser == expected
