@@ -210,17 +210,17 @@ class Trainer:
             tensors = trained_tensors(self.accelerator.get_state_dict(self.model))
             tensors = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         if saves:
-            self.states.save(step)
-        if self.accelerator.is_main_process:
-            if saves:
+            if self.accelerator.is_main_process:
                 self._write(tensors, step)
-            if draws:
-                self._draw(tensors, step)
+            self.states.save(step)  # last: where there is a state, there is its checkpoint
+        if draws and self.accelerator.is_main_process:
+            self._draw(tensors, step)
         self.accelerator.wait_for_everyone()
 
     def _write(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """The checkpoint beside the state, and as the newest one in the output folder."""
         path, newest = self.states.of(step) / self.stage.file, self.output / self.stage.file
+        path.parent.mkdir(parents=True, exist_ok=True)
         self.stage.write(path, tensors, step)
         part = newest.with_name(f".{newest.name}.part")
         shutil.copyfile(path, part)

@@ -120,7 +120,10 @@ def train_reconfigure(
 def prepared_unet(unet: nn.Module, accelerator: Any, options: StageSettings, dtype: str) -> nn.Module:
     """The base's UNet on the device, in half precision where training is mixed, unless ``dtype`` is float32."""
     half = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(accelerator.mixed_precision, torch.float32)
-    unet.to(accelerator.device, torch.float32 if dtype == "float32" else half)
+    wanted = torch.float32 if dtype == "float32" else half
+    unet.to(accelerator.device)
+    if unet.dtype != wanted:  # diffusers warns of every change of dtype
+        unet.to(dtype=wanted)
     if options.gradient_checkpointing:
         unet.enable_gradient_checkpointing()  # type: ignore[operator]
     return unet
