@@ -172,7 +172,7 @@ def _recogniser(name: str, options: argparse.Namespace) -> Recogniser:
     # Only what conditions sees photos in the order of the published pipeline; others as InsightFace expects them.
     channels = "rgb" if name == files.detector else "bgr"
     detector = load_detector(name, [files.folder / "insightface"], identity_channels=channels)
-    return PackRecogniser(Path(name).name, detector)
+    return PackRecogniser(detector.recogniser, detector)
 
 
 # --- The job ------------------------------------------------------------------------------------------------------

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bases import base_named
 from ..evaluation.cases import Reference, check_keys, gallery_of, parse_box
 from ..evaluation.lists import Row, read_rows
+from ..files import read_metadata
+from ..origins import Origin
 from ..prompts import target_prompt
 from ..types import Cast, DynamicIDError, Face, Person
 from . import generate, models, people
@@ -50,7 +53,7 @@ def samples(options: argparse.Namespace) -> list[Sample]:
     everybody of the folder is the first of one group, followed by the next ones, so that all appear equally often.
     """
     everybody = gallery_of(options.people_folder)
-    base = generate.settings_of(options)
+    base = _sized(generate.settings_of(options), options)
     made = []
     rows = read_rows(options.prompts, "prompt")
     for number, row in enumerate(rows, 1):
@@ -66,6 +69,15 @@ def samples(options: argparse.Namespace) -> list[Sample]:
         except (DynamicIDError, ValueError, TypeError) as error:
             raise DynamicIDError(f"Prompt {number} of {options.prompts}: {error}") from error
     return made
+
+
+def _sized(settings: Settings, options: argparse.Namespace) -> Settings:
+    """Where no size is given, the one that the weights' base model makes best."""
+    path = models.find(options).saa
+    if options.size or options.stand_in or path is None or not Path(path).is_file():
+        return settings
+    base = base_named(Origin.from_metadata(read_metadata(path), path).base)
+    return settings if base is None else dataclasses.replace(settings, width=base.side, height=base.side)
 
 
 def _groups(row: Row, everybody: Sequence[Reference], together: Sequence[int]) -> list[list[Reference]]:

@@ -7,12 +7,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from standins import pipeline as standins
 from standins.portraits import draw_portrait
 
-from dynamicid_core.command_line import main
+from dynamicid_core.command_line import main, parser
+from dynamicid_core.command_line.samples import samples
 from dynamicid_core.command_line.settings import read_png
 from dynamicid_core.evaluation.results import read_run
+from dynamicid_core.files import write_safetensors
+from dynamicid_core.origins import Origin
 
 pytest.importorskip("diffusers")
 pytest.importorskip("insightface")
@@ -98,3 +102,16 @@ def test_prompts_that_cannot_be_made(stand_ins, capsys):
     Path("prompts.csv").write_text("prompt,people\na cafe,anna; zoe\n")
     assert "nobody called zoe" in failure(capsys, "--prompts", "prompts.csv", "--people", "faces", *common[2:])
     assert stand_ins == []
+
+
+@pytest.mark.parametrize("base, side", [("Stable Diffusion XL", 1024), ("Stable Diffusion 1.5", 768)])
+def test_pictures_have_the_size_of_the_weights_base(stand_ins, base, side):
+    write_safetensors(Path("saa.safetensors"), {"any": torch.zeros(1)}, Origin(base=base).to_metadata())
+    Path("faces").mkdir()
+    Path("anna.png").rename("faces/anna.png")
+    Path("prompts.txt").write_text("a cafe\n")
+    words = ["evaluate", "--prompts", "prompts.txt", "--people", "faces", "--saa", "saa.safetensors"]
+    (sample,) = samples(parser().parse_args(words))
+    assert (sample.settings.width, sample.settings.height) == (side, side)
+    (sample,) = samples(parser().parse_args([*words, "--size", "512"]))
+    assert sample.settings.width == 512
