@@ -525,3 +525,18 @@ def test_an_old_host_gets_one_sentence(host: Host, load_again, monkeypatch, vers
 def test_a_host_that_is_new_enough(host: Host, monkeypatch, version: str) -> None:
     monkeypatch.setattr(importlib.import_module("comfyui_version"), "__version__", version)
     assert host.module("nodes").too_old() is None
+
+
+def test_a_drawn_person_stands_in_for_a_photo(host: Host) -> None:
+    asked = {"seed": 10007, "pose": "front view", "size": 96}
+    people: Nodes = {
+        "sad": ("DynamicIDDrawnPerson", asked | {"expression": "sad"}),
+        "happy": ("DynamicIDDrawnPerson", asked | {"expression": "happy"}),
+        "seen": ("PreviewImage", {"images": ["sad", 0]}),
+        "also": ("PreviewImage", {"images": ["happy", 0]}),
+    }
+    values = host.run_graph(graph(people), capture=[("sad", 0), ("happy", 0)]).values
+    sad, happy = values["sad", 0], values["happy", 0]
+    assert sad.shape == happy.shape == (1, 96, 96, 3) and 0 <= sad.min() < sad.max() <= 1
+    changed = (sad != happy).any(-1).float().mean()
+    assert 0.02 < changed < 0.4  # the face, not the person, the clothes or the wall
