@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.manifest import Manifest, Photo
-from ..encode import NULL_PIXELS, encoded_part
+from ..encode import NULL_PIXELS, check_clip_width, encoded_part
 from ..landmarks import landmark_fractions
 from ..pictures import clip_pixels, square_around
 from ..types import DynamicIDError
