@@ -47,6 +47,12 @@ LARGEST_DETECTION = 4096  # px of the longer side: larger pictures are shrunk be
 RECOGNISERS = {"w600k_r50": RECOGNISER, "w600k_mbf": "buffalo_s"}
 
 
+def recogniser_in(models: Mapping[str, Path], identity_channels: str = "rgb") -> str:
+    """What the identities of a pack go by; ``models`` as :func:`find_pack` gives them."""
+    file = models["recognition"]
+    return recogniser_name(RECOGNISERS.get(file.stem, file.absolute().parent.name), identity_channels)
+
+
 class InsightFaceDetector:
     """Faces by an InsightFace model pack (SCRFD, ArcFace, 2d106det, 1k3d68), one session for each model.
 
@@ -73,9 +79,7 @@ class InsightFaceDetector:
         if identity_channels not in ("rgb", "bgr"):
             raise DynamicIDError(f"identity_channels is {identity_channels!r}; it must be 'rgb' or 'bgr'.")
         self.identity_channels = identity_channels
-        file = models["recognition"]
-        pack = RECOGNISERS.get(file.stem, file.absolute().parent.name)
-        self.recogniser = recogniser_name(pack, identity_channels)
+        self.recogniser = recogniser_in(models, identity_channels)
         self.det_size = det_size
         self._models = {task: _load_model(task, path, providers) for task, path in models.items()}
         for task, model in self._models.items():
@@ -215,6 +219,11 @@ def find_pack(pack: str = "buffalo_l", roots: Sequence[str | Path] = ()) -> dict
     )
 
 
+def split_pack(pack: str, identity_channels: str = "rgb") -> tuple[str, str]:
+    """What a user typed for a pack -> its name or folder, and in which order of colours identities are read."""
+    return (pack.removesuffix(BGR), "bgr") if pack.endswith(BGR) else (pack, identity_channels)
+
+
 def load_detector(
     pack: str = "buffalo_l",
     roots: Sequence[str | Path] = (),
@@ -231,7 +240,6 @@ def load_detector(
     that what :func:`origins.recogniser_name` gives can be typed. ``roots``: folders to search, as in ``pack_folders``.
     Raises DynamicIDError for a missing package, pack or provider, and for damaged files.
     """
-    if pack.endswith(BGR):
-        pack, identity_channels = pack.removesuffix(BGR), "bgr"
+    pack, identity_channels = split_pack(pack, identity_channels)
     providers = choose_providers(provider)
     return InsightFaceDetector(find_pack(pack, roots), providers, det_size, threshold, identity_channels)

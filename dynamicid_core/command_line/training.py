@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..types import DynamicIDError
+from ..types import DynamicIDError, is_same_recogniser
 from . import models
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def prepare(options: argparse.Namespace, stage: str | None) -> Prepared:
     settings = settings_of(options, stage)
     manifest = Manifest.read(settings.need_dataset())
     wanted = settings.base.recogniser
-    if wanted and wanted != manifest.recogniser:
+    if wanted and not is_same_recogniser(wanted, manifest.recogniser):
         raise DynamicIDError(
             f"base.recogniser is {wanted}, but the identities of {settings.dataset} are {manifest.recogniser}'s; build the "
             "dataset with the recogniser that is wanted."

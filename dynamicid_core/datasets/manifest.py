@@ -18,7 +18,7 @@ import numpy as np
 from ..landmarks import EXPRESSIONS
 from ..pictures import to_rgb
 from ..prompts import GRID_POSES
-from ..types import DynamicIDError
+from ..types import RECOGNISER, DynamicIDError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -57,8 +57,7 @@ class Manifest:
     """The photos of a set. ``folder`` is where their files are: known after :meth:`read`, and needed for :meth:`open`."""
 
     photos: tuple[Photo, ...]
-    recogniser: str = "buffalo_l"  # what made the identities
-    identity_channels: str = "rgb"  # the order of colours in which it saw the photos (docs/method.md, section 1)
+    recogniser: str = RECOGNISER  # what made the identities, as detectors call it
     folder: Path | None = None
 
     @cached_property
@@ -123,8 +122,7 @@ class Manifest:
         known = table.schema.metadata or {}
         if known.get(b"format") != FORMAT or known.get(b"version") != VERSION:
             raise DynamicIDError(f"{path} is no manifest of a training set that this version can read; build it again.")
-        names = (known[b"recogniser"].decode(), known[b"identity_channels"].decode())
-        return cls(_photos(table), *names, folder=Path(folder))
+        return cls(_photos(table), known[b"recogniser"].decode(), Path(folder))
 
     def _table(self) -> pyarrow.Table:
         need_pyarrow()
@@ -154,8 +152,8 @@ class Manifest:
         for place, name in enumerate(("height", "width")):
             columns[name] = pa.array([p.size[place] for p in self.photos], pa.int32())
         columns["quality"] = pa.array([p.quality for p in self.photos], pa.float32())
-        known = {"recogniser": self.recogniser, "identity_channels": self.identity_channels}
-        return pa.table(columns).replace_schema_metadata({"format": FORMAT, "version": VERSION, **known})
+        known = {"format": FORMAT, "version": VERSION, "recogniser": self.recogniser}
+        return pa.table(columns).replace_schema_metadata(known)
 
 
 def check(photos: Sequence[Photo]) -> None:

@@ -214,7 +214,7 @@ def _hints(manifest: Manifest, settings: Settings | None, covered: dict[str, set
             f"{len(alone)} of the people have one photo only, which is then both reference and target; more photos of them "
             "teach more."
         )
-    if settings and not settings.classifier and settings.detector.recogniser != "stand-in":
+    if settings and not settings.classifier:
         hints.append(
             "Expressions were read from landmarks, which sees clear ones from the front only; a classifier "
             "(--expressions) sees more."
@@ -227,7 +227,7 @@ def _hints(manifest: Manifest, settings: Settings | None, covered: dict[str, set
 
 
 def _settings(manifest: Manifest, settings: Settings | None) -> list[tuple[str, str]]:
-    rows = [("recogniser", f"{manifest.recogniser}, sees {manifest.identity_channels.upper()}")]
+    rows = [("recogniser", manifest.recogniser)]
     if settings is None:
         return rows
     checks = settings.checks

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..detection import find_pack, load_detector
-from ..faces import FaceDetector
+from ..detection import find_pack, load_detector, recogniser_in, split_pack
+from ..faces import FaceDetector, recogniser_of
 from ..types import DynamicIDError
 from . import analysis
 from .analysis import Analyser
@@ -41,8 +41,11 @@ class DetectorChoice:
 
     @property
     def recogniser(self) -> str:
-        """What the manifest calls the maker of identities."""
-        return Path(self.function or self.pack).name
+        """What the manifest calls the maker of identities. Raises DynamicIDError for a detector that is not there."""
+        if self.function:
+            return recogniser_of(self())
+        pack, channels = split_pack(self.pack)
+        return recogniser_in(find_pack(pack, self.roots), channels)
 
     @property
     def models(self) -> list[list[str]]:
@@ -50,7 +53,7 @@ class DetectorChoice:
         if self.function:
             load_function(self.function, "The detector")
             return [[self.function]]
-        files = find_pack(self.pack, self.roots)
+        files = find_pack(split_pack(self.pack)[0], self.roots)
         return [[task, path.name, str(path.stat().st_size)] for task, path in sorted(files.items())]
 
 

@@ -20,7 +20,7 @@ from ..datasets.manifest import Manifest, Photo
 from ..encode import NULL_PIXELS, check_clip_width, encoded_part
 from ..landmarks import landmark_fractions
 from ..pictures import clip_pixels, square_around
-from ..types import DynamicIDError
+from ..types import DynamicIDError, is_same_recogniser
 from .frozen import Networks, weights_hash
 from .store import Made, digest
 
@@ -117,7 +117,7 @@ def token_maker(manifest: Manifest, networks: Networks, crop_factor: float) -> M
     clip, saa = networks.clip(), networks.saa
     if saa is None:
         raise DynamicIDError("Face tokens need an SAA checkpoint. Run `train anchor` first, or set reconfigure.saa.")
-    if saa.origin.recogniser != manifest.recogniser:
+    if not is_same_recogniser(saa.origin.recogniser, manifest.recogniser):
         raise DynamicIDError(
             f"The SAA checkpoint knows identities of {saa.origin.recogniser}, but those of the dataset are "
             f"{manifest.recogniser}'s. Build the dataset with {saa.origin.recogniser}, or anchor with this dataset first."
@@ -173,7 +173,7 @@ def measure_maker(manifest: Manifest, crop_factor: float) -> Maker:
 
     return Maker(
         "measures",
-        {"recogniser": manifest.recogniser, "channels": manifest.identity_channels, "crop_factor": crop_factor},
+        {"recogniser": manifest.recogniser, "crop_factor": crop_factor},
         photo_items(manifest.taken, key),
         key,
         Measures(crop_factor),

@@ -19,7 +19,7 @@ from ..networks.face_encoder import FaceEncoder
 from ..networks.keypoints import KeypointEncoder
 from ..networks.reconfigurator import Reconfigurator
 from ..networks.saa import SAAModule
-from ..origins import CLIP_VISION, recogniser_name
+from ..origins import CLIP_VISION
 from ..types import DynamicIDError
 from .anchor import AnchorModel, anchor_losses, new_face_encoder, new_saa
 from .cache import Cache
@@ -179,7 +179,7 @@ def _saa_writer(settings: Settings, manifest: Manifest, cache: Cache, networks: 
     given = settings.base.clip_vision
     named = CLIP_VISION if given is None or tuple(clip.shape) == VIT_H else given.name.removesuffix(".safetensors")
     origin = UNetLayout.of(networks.pipe.unet).origin(
-        recogniser=recogniser_name(manifest.recogniser, manifest.identity_channels),
+        recogniser=manifest.recogniser,
         clip_vision=named,
         text_feature=text_feature(networks, settings.base.text_feature)[0],
     )

@@ -237,9 +237,9 @@ def test_a_manifest_says_what_it_was_told(tmp_path):
         "ab", "photos/a.png", "A", "fear", "front view", (1.5, -2.0, 0.0), landmarks, identity, (0.0, 0.25, 0.5, 1.0), (20, 10),
         "c", "drawn", "validation", None, "d", "s", 0.5,
     )  # fmt: skip
-    path = Manifest((full, Photo("cd", "", "B", reason="no face")), "antelopev2", "bgr").write(tmp_path)
+    path = Manifest((full, Photo("cd", "", "B", reason="no face")), "antelopev2 (bgr)").write(tmp_path)
     read = Manifest.read(tmp_path)
-    assert (read.recogniser, read.identity_channels, len(read.taken)) == ("antelopev2", "bgr", 1)
+    assert (read.recogniser, len(read.taken)) == ("antelopev2 (bgr)", 1)
     for name in Photo.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(read.photos[0], name), getattr(full, name))
     assert read.photos[1].landmarks is None and read.photos[1].angles is None and read.photos[1].reason == "no face"
