@@ -31,6 +31,12 @@ from nothing to a picture:
   {PROGRAM} download models/dynamicid --convert
   {PROGRAM} generate anna.jpg ben.jpg --model realistic_vision.safetensors --prompt "two people at a cafe"
 
+from photos to weights of your own, and how good they are:
+  {PROGRAM} dataset build photos --output people
+  {PROGRAM} train anchor --dataset people --model realistic_vision.safetensors --output run
+  {PROGRAM} train reconfigure --dataset people --model realistic_vision.safetensors --output run
+  {PROGRAM} evaluate --saa run/saa.safetensors --prompts prompts.txt --people faces --output judged
+
 without any model files, to see how it goes (the picture is noise):
   {PROGRAM} generate --stand-in --explain
 

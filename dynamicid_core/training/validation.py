@@ -61,6 +61,11 @@ class Shown:
     landmarks: Tensor | None  # [106, 2]
     picture: Image.Image | None  # the photo, for the sheet
 
+    @property
+    def caption(self) -> str:
+        """The person's name, and what one should know of the pictures beside it."""
+        return self.photo.person if self.photo.split == "validation" else f"{self.photo.person} (trained on)"
+
 
 def people_to_show(manifest: Manifest, cache: Cache, count: int) -> list[Shown]:
     """The first photos of ``count`` people of the validation split; of the training split where that has nobody."""
@@ -143,7 +148,7 @@ def anchor_sheet(sampler: Sampler, saa: SAACheckpoint, shown: Sequence[Shown], c
             for prompt in prompts
             for seed in sampler.settings.seeds
         ]
-        rows.append([(one.photo.person, one.picture), *drawn])
+        rows.append([(one.caption, one.picture), *drawn])
     return sheet(rows, sampler.size)
 
 
@@ -170,7 +175,7 @@ def edit_sheet(sampler: Sampler, saa: SAACheckpoint, motion: MotionCheckpoint, s
             for words, who in zip(("as it is", *expressions), edited, strict=True)
             for seed in sampler.settings.seeds
         ]
-        rows.append([(one.photo.person, one.picture), *drawn])
+        rows.append([(one.caption, one.picture), *drawn])
     return sheet(rows, sampler.size)
 
 
