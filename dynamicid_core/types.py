@@ -11,6 +11,7 @@ Shape legend, used in every module:
 ``T``  face tokens of one person (4 as published)
 ``M``  face tokens of all people one after another, padded (attention.padded)
 ``C``  width of an attention; ``D = C / H`` is the width of a head
+``W``  width of text tokens (768 for SD1.5)
 ``F``  frames: pictures of a batch that have regions of their own
 ``K``  what goes through a network at once: photos to encode, motions or texts of one person
 ``R``  roles of a row, 2: it sees null tokens, or face tokens

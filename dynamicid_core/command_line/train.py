@@ -15,8 +15,8 @@ SUMMARY = "photos to a checkpoint of your own"
 EXAMPLES = """
 from photos to a checkpoint that Load DynamicID takes:
   python -m dynamicid_core dataset build photos --output people
-  {program} anchor --dataset people --model sd15.safetensors --output run
-  {program} reconfigure --dataset people --model sd15.safetensors --output run
+  {program} anchor --dataset people --model realistic_vision.safetensors --output run
+  {program} reconfigure --dataset people --model realistic_vision.safetensors --output run
 
 with everything in one file:
   {program} anchor --template > run.toml
@@ -128,7 +128,7 @@ class AnchorAction:
     NAME, SUMMARY = "anchor", "stage 1: face encoder and attention (saa.safetensors)"
     EXAMPLES = """
 examples:
-  {program} --dataset people --model sd15.safetensors --output run
+  {program} --dataset people --model realistic_vision.safetensors --output run
   {program} --template > run.toml        every setting, with what it does
   {program} run.toml --steps 20000 --set anchor.ema_decay=0.9999
   {program} run.toml --resume            go on where it was interrupted
@@ -154,7 +154,7 @@ class ReconfigureAction:
     NAME, SUMMARY = "reconfigure", "stage 2: editing of expression and pose (imr.safetensors)"
     EXAMPLES = """
 examples:
-  {program} --dataset people --model sd15.safetensors --output run
+  {program} --dataset people --model realistic_vision.safetensors --output run
   {program} run.toml --saa models/dynamicid/saa.safetensors
   {program} run.toml --set reconfigure.targets=4 --resume
 """

@@ -31,9 +31,14 @@ def load_function(name: str, what: str) -> Callable[..., Any]:
 
 
 def _from_module(name: str) -> Any:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    return importlib.import_module(name)
+    here = str(Path.cwd())
+    if here in sys.path or "" in sys.path:
+        return importlib.import_module(name)
+    sys.path.append(here)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(here)  # or other programs' imports would find what lies there
 
 
 def _from_file(path: Path) -> Any:
