@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ..datasets.manifest import Manifest, Photo
 from .features import LATENT_BATCH, Maker, Rows, cast, files_of, floats, photo_items
@@ -52,6 +54,13 @@ class TrainingPicture:
         return {"picture": torch.from_numpy(cropped.copy()), "sizes": conditions}
 
 
+def _encoded(vae: Any, pixels: Tensor) -> Tensor:
+    """[B, 3, 8h, 8w], -1 to 1 -> [B, 4, h, w]: the mean of the distribution; TAESD and its like have none."""
+    said = vae.encode(pixels)
+    latents: Tensor = said.latent_dist.mean if hasattr(said, "latent_dist") else said.latents
+    return latents
+
+
 def latent_maker(manifest: Manifest, networks: Networks, side: int, dtype: torch.dtype) -> Maker:
     """``latents`` [4, h, w], the mean of the VAE's distribution, scaled; ``sizes`` [6].
 
@@ -66,8 +75,7 @@ def latent_maker(manifest: Manifest, networks: Networks, side: int, dtype: torch
 
     def run(inputs: Rows) -> Rows:
         pixels = inputs["picture"].to(networks.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        mean = vae.encode(pixels).latent_dist.mean
-        return {"latents": cast((mean - shift) * scale, dtype), "sizes": inputs["sizes"]}
+        return {"latents": cast((_encoded(vae, pixels) - shift) * scale, dtype), "sizes": inputs["sizes"]}
 
     return Maker(
         "latents",

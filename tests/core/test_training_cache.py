@@ -28,7 +28,7 @@ from dynamicid_core.training.cache import (
 )
 from dynamicid_core.training.features import clip_maker, measure_maker, pixel_box, token_maker
 from dynamicid_core.training.frozen import weights_hash
-from dynamicid_core.training.latents import TrainingPicture, training_crop
+from dynamicid_core.training.latents import TrainingPicture, latent_maker, training_crop
 from dynamicid_core.training.making import Share, Task
 from dynamicid_core.training.store import ABOUT, Part, as_keys, digest, parts_in, remove_part
 from dynamicid_core.training.texts import source_text, target_text, text_key
@@ -116,6 +116,24 @@ def test_clip_states_are_those_of_the_model(filled, dataset, networks):
     null = Cache.open(filled[0].cache_folder, filled[1]).null("clip")["clip"]
     assert (null.float() - networks.clip().tokens(torch.zeros(1, 3, 224, 224))[0]).abs().max() < 1e-3
     assert null.abs().max() > 0.1
+
+
+def test_a_base_may_have_a_tiny_autoencoder(dataset):
+    """TAESD's kind says latents where others say a distribution."""
+    from diffusers import AutoencoderTiny
+
+    vae = small.seeded(
+        lambda: AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4)
+    )
+    pipe = small.pipeline()
+    pipe.register_modules(vae=vae)
+    maker = latent_maker(dataset, small.networks(pipe), small.SIZE, torch.float32)
+    seen = [TrainingPicture(dataset, small.SIZE)(photo) for photo in dataset.taken[:2]]
+    inputs = {name: torch.stack([one[name] for one in seen]) for name in seen[0]}
+    with torch.no_grad():
+        wanted = vae.encode(inputs["picture"].permute(0, 3, 1, 2).float() / 127.5 - 1).latents
+        latents = maker.run(inputs)["latents"]
+    assert torch.equal(latents, wanted) and latents.shape == (2, 4, 8, 8) and latents.std() > 0
 
 
 def test_latents_are_the_scaled_mean_of_the_vae(filled, dataset, networks):
