@@ -60,6 +60,24 @@ def _spread_frequencies(weight: Tensor, factor: int) -> Tensor:
     return wide
 
 
+def widened_saa(state: Mapping[str, Tensor], factor: int = FACTOR) -> dict[str, Tensor]:
+    """SAA weights (names as in ``SAA_module``) of the narrow network, for the wide one, by the same rules.
+
+    Channels of the UNet are repeated, and divided by the factor where they come in; text and face tokens have no more
+    channels than before. Queries have the part of the scale that theirs in the base have.
+    """
+    return {name: _widened_site(name, tensor, factor) for name, tensor in state.items()}
+
+
+def _widened_site(name: str, tensor: Tensor, factor: int) -> Tensor:
+    site, _, layer = name.partition(".")
+    if layer.endswith("down.weight"):
+        reads_text = int(site) % 2 == 1 and layer.startswith(("to_k", "to_v"))
+        return tensor if reads_text else tensor.repeat_interleave(factor, 1) / factor
+    wide = tensor.repeat_interleave(factor, 0)  # up, and keys and values of faces
+    return wide / math.sqrt(factor) if layer.startswith("to_q") else wide
+
+
 def ldm_names(names: Mapping[str, Tensor] | list[str], levels: int = len(WIDTHS)) -> dict[str, str]:
     """diffusers' names of a UNet with one layer a level -> those of checkpoint files, without their prefix."""
     return {name: _ldm_name(name, levels) for name in names}

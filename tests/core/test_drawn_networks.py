@@ -17,8 +17,8 @@ from dynamicid_core.drawn.scene import draw_scene
 from dynamicid_core.drawn.text import caption_ids, caption_states, pooled, state_bias
 from dynamicid_core.drawn.train_autoencoder import AutoencoderOptions, train_autoencoder
 from dynamicid_core.drawn.train_unet import training_loss
-from dynamicid_core.drawn.unet import ldm_names, make_unet, widened
-from dynamicid_core.types import DynamicIDError
+from dynamicid_core.drawn.unet import ldm_names, make_unet, widened, widened_saa
+from dynamicid_core.types import Cast, DynamicIDError, Face, Person, SAAOptions
 
 torch.set_num_threads(1)
 
@@ -77,6 +77,32 @@ def test_a_widened_unet_computes_the_same() -> None:
     )
     assert names["up_blocks.0.upsamplers.0.conv.weight"] == "output_blocks.1.1.conv.weight"
     assert names["down_blocks.0.downsamplers.0.conv.bias"] == "input_blocks.2.0.op.bias"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_widened_weights_put_the_same_faces_into_a_widened_unet() -> None:
+    """Two people in their strips, with the LoRA, the layout boost and the gate as a continuous function."""
+    pytest.importorskip("diffusers")
+    from dynamicid_core.hosts.diffusers.unet import attach
+    from dynamicid_core.training.anchor import new_saa
+
+    torch.manual_seed(0)
+    narrow = randomised(make_unet(widths=(32, 64, 64, 64))).eval()
+    wide = make_unet(5, widths=(32, 64, 64, 64)).eval()
+    wide.load_state_dict(widened(narrow.state_dict()))
+    saa = randomised(new_saa(narrow, rank=4)).eval().requires_grad_(False)
+    wide_saa = new_saa(wide, rank=4).requires_grad_(False)
+    wide_saa.load_state_dict(widened_saa(saa.state_dict()))
+    cast = Cast(tuple(Person(Face(torch.randn(1, 4, 768), torch.randn(1, 4, 768), "")) for _ in range(2)))
+    noisy, states, times = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 768), torch.tensor([801, 801])
+    said = []
+    for unet, weights in ((narrow, saa), (wide, wide_saa)):
+        with torch.no_grad():
+            said.append(unet(noisy, times, encoder_hidden_states=states).sample)
+            attach(unet, weights, cast, SAAOptions(gate_threshold=0.0), guided=lambda: True, lora="apart")
+            said.append(unet(noisy, times, encoder_hidden_states=states).sample)
+    assert (said[1] - said[0]).abs().max() > 0.05  # faces act
+    torch.testing.assert_close(said[3], said[1], rtol=1e-3, atol=2e-4)
 
 
 def encoder_with(layers: int):
