@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluating import failure, run
 from PIL import Image
 from standins import pipeline as standins
 from standins.portraits import draw_portrait
 
-from dynamicid_core.command_line import main
 from dynamicid_core.command_line.asked import case_of, cases_of
 from dynamicid_core.command_line.settings import PersonSettings, Settings, checksum, write_png
 from dynamicid_core.evaluation.cases import Case, Reference, gallery_of, read_cases, who_is_who
@@ -41,18 +41,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     for number, name in enumerate(("anna", "ben", "cleo")):
         draw_portrait(number, 128).save(f"{name}.png")
     return tmp_path
-
-
-def run(capsys, *words) -> tuple[int, str, str]:
-    code = main(["evaluate", *[str(word) for word in words], "-q"])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def failure(capsys, *words) -> str:
-    code, out, err = run(capsys, *words)
-    assert code == 1 and out == "" and err.count("\n") == 1
-    return err.removeprefix("error: ").strip()
 
 
 # --- Lists --------------------------------------------------------------------------------------------------------

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from evaluating import failure, run
 from standins import pipeline as standins
 from standins.portraits import draw_portrait
 
-from dynamicid_core.command_line import main, parser
+from dynamicid_core.command_line import parser
 from dynamicid_core.command_line.samples import samples
 from dynamicid_core.command_line.settings import read_png
 from dynamicid_core.evaluation.results import read_run
@@ -39,18 +40,6 @@ def stand_ins(tmp_path, monkeypatch, made_once):
     pipe = made_once[0]().pipe
     monkeypatch.setattr(pipe, "scheduler", pipe.scheduler)
     return calls
-
-
-def run(capsys, *words) -> tuple[int, str, str]:
-    code = main(["evaluate", *[str(word) for word in words], "-q"])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def failure(capsys, *words) -> str:
-    code, out, err = run(capsys, *words)
-    assert code == 1 and out == "" and err.count("\n") == 1
-    return err.removeprefix("error: ").strip()
 
 
 def test_prompts_times_people_are_made_once_and_judged(stand_ins, capsys):

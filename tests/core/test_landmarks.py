@@ -5,20 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from coded_faces import SHAPES
 from standins.face_shape import face_shape
 
 from dynamicid_core import landmarks
 from dynamicid_core.types import DynamicIDError
-
-SHAPES = {  # what each expression does to a face
-    "happy": {"smile": 0.08},
-    "surprise": {"gap": 0.35, "raise": 0.12, "lids": 0.03},
-    "sad": {"smile": -0.07, "slope": 0.05},
-    "anger": {"slope": -0.08, "raise": -0.05},
-    "disgust": {"lip": 0.09, "raise": -0.06},
-    "fear": {"slope": 0.09, "lids": 0.03, "gap": 0.1, "raise": 0.05},
-    "neutral": {},
-}
 
 
 def placed(shape: np.ndarray, size: float = 100, roll: float = 0, at=(300, 200)) -> np.ndarray:

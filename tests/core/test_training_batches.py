@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import pickle
 from collections import Counter
 from itertools import islice
@@ -85,8 +84,6 @@ def test_two_processes_with_half_the_batch_equal_one(cached, make):
 @pytest.mark.parametrize("make", [anchor, reconfigure])
 def test_reading_ahead_gives_the_same_batches_in_order(cached, make, workers):
     data = make(cached, batch=2)
-    if workers and "fork" not in multiprocessing.get_all_start_methods():
-        pytest.skip("worker processes take too long to start here")
     read = list(islice(loader(data, 3, rank=1, world=2, workers=workers), 6))
     assert len(read) == 6 and all(same(batch, data.batch(3 + n, 1, 2)) for n, batch in enumerate(read))
     assert len(list(loader(data, 3, 5, workers=0))) == 2
