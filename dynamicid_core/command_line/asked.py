@@ -42,6 +42,8 @@ def _is_drawing(path: Path) -> bool:
 
 def case_of(path: Path) -> Case:
     """A picture that `generate` made, by what it remembers; DynamicIDError for any other."""
+    if not path.is_file():
+        raise DynamicIDError(f"There is no file {path}.")
     try:
         settings = read_png(path)
     except DynamicIDError as error:

@@ -114,6 +114,7 @@ def test_unreadable_lists(folder, capsys):
     Path("list.toml").write_text("a = 1")
     assert "one list of tables" in failure(capsys, "list.toml", "--recognisers", "dlib")
     assert "There is no list nothing.csv" in failure(capsys, "nothing.csv", "--recognisers", "dlib")
+    assert failure(capsys, "nothing.png", "--recognisers", "dlib") == "There is no file nothing.png."
     Path("empty.csv").write_text("picture,people\n")
     assert "is empty" in failure(capsys, "empty.csv", "--recognisers", "dlib")
 
