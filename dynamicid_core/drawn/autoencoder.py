@@ -80,6 +80,12 @@ class Autoencoder(nn.Module):
                 nn.init.kaiming_normal_(weight, nonlinearity="relu")
         nn.init.constant_(dict(self.named_parameters())[f"decoder.{len(self.decoder) - 1}.bias"], 0.5)
 
+    def forward(self, pixels: Tensor, noise: float, seed: int) -> Tensor:
+        """What training sees: through latents with noise, which makes neighbours of a latent look alike."""
+        latents = self.encode(pixels)
+        draw = torch.Generator(latents.device).manual_seed(seed)
+        return self.decode(latents + noise * torch.randn(latents.shape, generator=draw, device=latents.device))
+
     def encode(self, pixels: Tensor) -> Tensor:
         latents: Tensor = self.standardise(self.encoder(pixels))
         return latents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import time
 from collections.abc import Callable
@@ -20,18 +21,19 @@ class Run:
     """One training in ``folder``: where it stands, what it keeps, how fast it goes.
 
     ``model``, ``average`` (its exponential average) and ``optimizer`` are written to ``checkpoint.pt`` every
-    ``save_seconds`` and read from there when the run starts again.
+    ``save_seconds`` and read from there when the run starts again. Of several processes the first one writes.
     """
 
     def __init__(
         self,
         folder: Path,
         model: nn.Module,
-        average: nn.Module,
         optimizer: torch.optim.Optimizer,
+        accelerator: Any,
         save_seconds: float = 120,
     ) -> None:
-        self.folder, self.model, self.average, self.optimizer = folder, model, average, optimizer
+        self.folder, self.model, self.optimizer, self.accelerator = folder, model, optimizer, accelerator
+        self.average: Any = copy.deepcopy(model).eval()
         self.save_seconds, self.step = save_seconds, 0
         folder.mkdir(parents=True, exist_ok=True)
         self.saved_at = self.shown_at = self.told_at = time.monotonic()
@@ -50,12 +52,22 @@ class Run:
         return self.step
 
     def save(self) -> None:
+        self.saved_at = time.monotonic()
+        if not self.accelerator.is_main_process:
+            return
         parts: dict[str, Any] = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
         state = {name: part.state_dict() for name, part in parts.items()}
         fresh = self.folder / f"{CHECKPOINT}.part"
         torch.save(state | {"step": self.step}, fresh)
         fresh.replace(self.folder / CHECKPOINT)
-        self.saved_at = time.monotonic()
+
+    def learn(self, loss: Tensor, decay: float) -> None:
+        """A step of the optimiser, whose gradients are no longer than 1, and of the average."""
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.follow(decay)
 
     def follow(self, decay: float) -> None:
         """The average moves towards the model; early it moves faster."""
@@ -82,6 +94,8 @@ class Run:
             self.save()
 
     def write_row(self, row: dict[str, float]) -> None:
+        if not self.accelerator.is_main_process:
+            return
         path = self.folder / "curve.csv"
         fresh = not path.exists()
         with path.open("a", newline="") as file:
@@ -93,7 +107,7 @@ class Run:
 
     def show(self, sheet: Callable[[], np.ndarray], seconds: float) -> None:
         """A sheet of ``sheet()`` (uint8 RGB) when ``seconds`` have passed since the last one."""
-        if time.monotonic() - self.shown_at > seconds:
+        if time.monotonic() - self.shown_at > seconds and self.accelerator.is_main_process:
             Image.fromarray(sheet()).save(self.folder / f"sheet_{self.step:07d}.png")
             self.shown_at = time.monotonic()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ FEATURES = ((range(33, 52), 3.0), (range(87, 106), 3.0), (range(52, 72), 5.0), (
 class AutoencoderOptions:
     """How the autoencoder is trained. ``pictures`` in all; ``crop`` px; ``noise`` on latents while training."""
 
-    pictures: int = 44_000
-    batch: int = 8
+    pictures: int = 96_000
+    batch: int = 16
     crop: int = 96
     rate: float = 1e-3
     noise: float = 0.05
@@ -99,38 +99,43 @@ def watched(
     return psnr, np.concatenate(rows)
 
 
-def train_autoencoder(folder: Path, options: AutoencoderOptions, device: str = "cpu") -> Autoencoder:
-    """Trains, or goes on where ``folder`` stands; returns the averaged network."""
+def train_autoencoder(folder: Path, options: AutoencoderOptions, accelerator: Any) -> Autoencoder:
+    """Trains, or goes on where ``folder`` stands; returns the averaged network. ``accelerator``: accelerate's.
+
+    Several processes share the rows of each batch.
+    """
     torch.manual_seed(options.seed)
-    model = Autoencoder().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(model).eval()
+    model = Autoencoder().to(device=accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = muon_for(model, options.rate, ("encoder.0.", f"decoder.{len(model.decoder) - 1}."))
-    run = Run(folder, model, average, optimizer)
+    run = Run(folder, model, optimizer, accelerator)
     run.resume()
+    wrapped = accelerator.prepare(model)
     steps = options.pictures // options.batch
     while run.step < steps:
-        first = (options.seed + 1) * 10**7 + run.step * options.batch
-        crops, weights = zip(*(training_crop(first + row, options.crop) for row in range(options.batch)), strict=True)
-        pixels, weight = pixels_of(list(crops)).to(device), torch.from_numpy(np.stack(weights))[:, None].to(device)
         for group in optimizer.param_groups:
             group["lr"] = rate_at(run.step, steps, options.rate)
-        model.train()
-        latents = model.encode(pixels)
-        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(first)).to(device) * options.noise
-        loss = reconstruction_loss(model.decode(latents + noise), pixels, weight / weight.mean())
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        run.follow(0.998)
+        pixels, weight = training_crops(options, run.step, accelerator)
+        with accelerator.autocast():
+            result = wrapped(pixels, options.noise, (options.seed + 1) * 10**7 + run.step)
+        loss = reconstruction_loss(result.float(), pixels, weight / weight.mean())
+        run.learn(loss, 0.998)
         run.done_step(options.batch, {"loss": loss.item()})
-        run.show(lambda: report(run, average), options.sheet_seconds)
+        run.show(lambda: report(run), options.sheet_seconds)
     run.save()
-    return average
+    return run.average
 
 
-def report(run: Run, average: Autoencoder) -> np.ndarray:
-    psnr, sheet = watched(average)
+def training_crops(options: AutoencoderOptions, step: int, accelerator: Any) -> tuple[Tensor, Tensor]:
+    """This process's rows of a step: pixels [b, 3, crop, crop] and their weights [b, 1, crop, crop]."""
+    first = (options.seed + 1) * 10**7 + step * options.batch
+    rows = range(accelerator.process_index, options.batch, accelerator.num_processes)
+    crops, weights = zip(*(training_crop(first + row, options.crop) for row in rows), strict=True)
+    weight = torch.from_numpy(np.stack(weights))[:, None]
+    return pixels_of(list(crops)).to(accelerator.device), weight.to(accelerator.device)
+
+
+def report(run: Run) -> np.ndarray:
+    psnr, sheet = watched(run.average)
     print("watched", run.step, {name: round(value, 2) for name, value in psnr.items()}, flush=True)
     return sheet
 
