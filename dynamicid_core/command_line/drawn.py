@@ -177,4 +177,64 @@ examples:
         return {"text": f"{options.output}: the {options.network} is trained", "json": facts}
 
 
-ACTIONS = (Make, Train)
+class Carry:
+    """Write trained networks in half precision, as the project carries them.
+
+    As far as their training got; each that is not named stays as it is.
+    """
+
+    NAME = "carry"
+    SUMMARY = "trained networks to the files that the project carries"
+    EXAMPLES = """
+examples:
+  {program} weights --autoencoder world/autoencoder --unet world/unet
+"""
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("output", type=Path, metavar="OUTPUT", help="a folder for the files")
+        for name in ("autoencoder", "unet"):
+            parser.add_argument(f"--{name}", type=Path, metavar="FOLDER", help=f"what `drawn train {name}` made")
+
+    @staticmethod
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        from ..drawn.carried import AUTOENCODER, UNET, carry_training
+
+        named = {AUTOENCODER: options.autoencoder, UNET: options.unet}
+        written = [str(carry_training(name, folder, options.output)) for name, folder in named.items() if folder]
+        if not written:
+            raise DynamicIDError("Nothing to write is named. Give a training's folder with --autoencoder or --unet.")
+        return {"text": "\n".join(written), "json": {"files": written}}
+
+
+class Fill:
+    """Write the world's files into a models folder.
+
+    Laid out as ComfyUI's, but narrow: a diffusers pipeline and a CLIP vision model, for training and for drawing.
+    """
+
+    NAME = "fill"
+    SUMMARY = "the world's files in a models folder"
+    EXAMPLES = """
+examples:
+  {program} models --narrow
+"""
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("models", type=Path, metavar="MODELS", help="the folder to fill")
+        parser.add_argument("--narrow", action="store_true", help="for diffusers, narrow and quick")
+        parser.add_argument(
+            "--weights", type=Path, metavar="FOLDER", help="what `drawn carry` wrote (default: what the project carries)"
+        )
+
+    @staticmethod
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        from ..drawn.carried import WEIGHTS
+        from ..drawn.world import fill_narrow
+
+        fill_narrow(options.models, options.weights or WEIGHTS)
+        return {"text": f"{options.models}: the drawn world is there", "json": {"models": str(options.models)}}
+
+
+ACTIONS = (Make, Train, Carry, Fill)
