@@ -18,8 +18,8 @@ from ..networks.reconfigurator import Reconfigurator, ReconfiguratorSizes
 from ..origins import Origin
 from ..training.anchor import new_face_encoder, new_saa
 from .text import WIDTH as TEXT_WIDTH
-from .vision import STEM as VISION
 from .vision import WIDTH as CLIP_WIDTH
+from .world import CLIP_VISION
 
 RANK = 16
 FACE_ENCODER = {"hidden": 192, "depth": 2, "inner": 256, "feed_forward": 512}
@@ -31,7 +31,9 @@ RECONFIGURATOR = ReconfiguratorSizes(
 
 def begin_saa(unet: Any, path: Path, seed: int = 0) -> Path:
     """A checkpoint with a face encoder of random weights, and SAA weights that change nothing yet but for the faces."""
-    origin: Origin = UNetLayout.of(unet).origin(recogniser="drawn", clip_vision=VISION, text_feature="clip_l")
+    origin: Origin = UNetLayout.of(unet).origin(
+        recogniser="drawn", clip_vision=Path(CLIP_VISION).stem, text_feature="clip_l"
+    )
     return write_saa(path, new_face_encoder(unet, CLIP_WIDTH, seed, **FACE_ENCODER), new_saa(unet, RANK, seed), origin)
 
 

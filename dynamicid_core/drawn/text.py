@@ -43,9 +43,6 @@ WORDS = {
     "together": 1952, "looking": 1312, "camera": 3934, "forward": 2342, "slight": 14297,
 }  # fmt: skip
 
-# "disgust", of prompts for expressions, is two tokens: its pieces, and what ends a word bears "</w>" as in CLIP's files.
-PIECES = {"disgu": 9793, "st</w>": 545}
-
 
 def caption_ids(caption: str) -> list[int]:
     """A caption of the world's words -> CLIP's token numbers with start and end, without what pads them."""
