@@ -76,7 +76,11 @@ class Studio:
                 stack.enter_context(self.did.apply(self.cast(question, series.motion)))
             if not series.gated:
                 stack.enter_context(mock.patch("dynamicid_core.attention.gate", _ungated))
-            return sampled(self.did.pipe, question.caption, question.width, seeds)
+            return self.plain(question, seeds)
+
+    def plain(self, question: Question, seeds: Sequence[int] = SEEDS) -> list[Image.Image]:
+        """With whomever the pipeline has now."""
+        return sampled(self.did.pipe, question.caption, question.width, seeds)
 
 
 def sampled(pipe: Any, caption: str, width: int, seeds: Sequence[int]) -> list[Image.Image]:

@@ -13,6 +13,9 @@ STEM = "drawn_world"
 PIPELINE = f"diffusers/{STEM}"
 CLIP_VISION = f"clip_vision/{STEM}_vision.safetensors"
 
+CROP_FACTOR = 2.0  # of the photos that the face encoder was trained on
+STEPS, GUIDANCE = 25, 2.5  # of sampling
+
 
 def fill_narrow(models: Path, weights: Path = WEIGHTS) -> None:
     """What training and diffusers need, narrow and quick: the pipeline's folder, and CLIP vision of one small layer."""
