@@ -11,10 +11,10 @@ from typing import Any
 from unittest import mock
 
 import torch
+from asked import GALLERY, SEEDS, Question, Series
 from PIL import Image
 from torch import Tensor
 
-from asked import GALLERY, SEEDS, Question, Series
 from dynamicid_core.drawn.make import portrait, posed
 from dynamicid_core.drawn.people import HELD_OUT
 from dynamicid_core.drawn.world import CROP_FACTOR, GUIDANCE, STEPS
