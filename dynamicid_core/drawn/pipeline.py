@@ -10,27 +10,38 @@ import torch
 from torch import Tensor, nn
 
 from . import text
-from .autoencoder import BLOCKS, WIDE, Autoencoder, taesd_weights
+from .autoencoder import DECODER_BLOCKS, ENCODER_BLOCKS, WIDE, Autoencoder, idle_blocks, taesd_weights
 from .carried import WEIGHTS, carried_autoencoder, carried_unet
 from .unet import make_unet
 from .words import write_tokenizer
 
 
 def tiny_autoencoder(model: Autoencoder) -> nn.Module:
-    """diffusers' TAESD with the world's weights: pixels -1 to 1, latents as the UNet takes them."""
+    """diffusers' TAESD with the world's weights: pixels -1 to 1, latents as the UNet takes them.
+
+    Without the blocks that do nothing, which would take half of the time. One whose ReLU comes right after a convolution
+    does something.
+    """
     from diffusers import AutoencoderTiny
 
     tiny: Any = AutoencoderTiny(
         encoder_block_out_channels=(WIDE,) * 4,
         decoder_block_out_channels=(WIDE,) * 4,
-        num_encoder_blocks=BLOCKS,
-        num_decoder_blocks=BLOCKS[::-1],
+        num_encoder_blocks=[max(live, 1) for live in ENCODER_BLOCKS],
+        num_decoder_blocks=[max(live, 1) for live in DECODER_BLOCKS[::-1]],
         scaling_factor=1.0,
     )
+    idle, places = set(idle_blocks(model)), dict[str, str]()
+    # diffusers counts no clamp before the decoder
+    for part, first, count in (("encoder", 0, len(model.encoder)), ("decoder", 1, len(model.decoder))):
+        layers = getattr(model, part)
+        kept = [n for n in range(first, count) if f"{part}.{n}" not in idle or isinstance(layers[n - 1], nn.Conv2d)]
+        places |= {f"{part}.{number}": f"{part}.layers.{place}" for place, number in enumerate(kept)}
     state = {}
     for name, tensor in taesd_weights(model).items():
-        part, number, rest = name.split(".", 2)  # diffusers counts no clamp before the decoder
-        state[f"{part}.layers.{int(number) - (part == 'decoder')}.{rest}"] = tensor
+        part, number, rest = name.split(".", 2)
+        if (layer := f"{part}.{number}") in places:
+            state[f"{places[layer]}.{rest}"] = tensor
     tiny.load_state_dict(state)
     made: nn.Module = tiny.eval().requires_grad_(False)
     return made
