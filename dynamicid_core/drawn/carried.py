@@ -50,6 +50,8 @@ def carry_training(name: str, training: Path, weights: Path = WEIGHTS) -> Path:
     """Write the averaged network of a training's folder as it is carried, as far as that training got."""
     path = training / CHECKPOINT
     if not path.is_file():
-        raise DynamicIDError(f"There is no training in {training}: it has no {CHECKPOINT}. Name a folder of `drawn train`.")
+        raise DynamicIDError(
+            f"There is no training in {training}: it has no {CHECKPOINT}. Name a folder of `drawn train`."
+        )
     kept = torch.load(path, map_location="cpu", weights_only=True)
     return carry(name, kept["average"], weights, {"step": str(int(kept["step"]))})

@@ -68,10 +68,7 @@ def embeddings() -> dict[str, np.ndarray]:
     }
 
 
-
-def vision_weights(
-    layers: int = LAYERS, hidden: int = HIDDEN, dtype: torch.dtype = torch.float16
-) -> dict[str, Tensor]:
+def vision_weights(layers: int = LAYERS, hidden: int = HIDDEN, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
     """All tensors under the names of transformers' ``CLIPVisionModelWithProjection``.
 
     ``layers`` and the width ``hidden`` inside them change no state: few of them are quick, ViT-L/14's are what hosts know.

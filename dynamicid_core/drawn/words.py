@@ -13,12 +13,6 @@ from pathlib import Path
 from .text import END, LENGTH, START, WORDS
 
 LAST = "</w>"  # ends the last part of a word
-# What expressions are described with (prompts.py), and some words that prompts begin with: CLIP's numbers.
-SAID = {
-    "is": 533, "expression": 11357, "face": 1710, "very": 1070, "in": 530, "surprise": 5099, "anger": 6788, "fear": 5402,
-    "facing": 7619, "up": 705, "down": 1136, "side": 1145, "portrait": 5352, "photo": 1125, "man": 786, "woman": 2308,
-    "smiling": 9200,
-}  # fmt: skip
 PARTS = {("disgu", "st" + LAST): (9793, 545)}  # a word that CLIP has no number of its own for
 
 
@@ -53,15 +47,17 @@ def _merges(words: list[tuple[str, ...]]) -> dict[tuple[str, str], int]:
         letters = [*("".join(wanted).removesuffix(LAST))]
         letters[-1] += LAST
         while (parts := _joined(letters, merges)) != list(wanted):
-            merges[next(pair for pair in pairwise(parts) if any("".join(pair) in part for part in wanted))] = len(merges)
+            merges[next(pair for pair in pairwise(parts) if any("".join(pair) in part for part in wanted))] = len(
+                merges
+            )
     return merges
 
 
 def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Numbers of all parts of words, and the merges that make them, as a CLIP tokenizer takes them."""
-    numbers = {word + LAST: number for word, number in (WORDS | SAID).items()}
+    numbers = {word + LAST: number for word, number in WORDS.items()}
     numbers |= {part: n for parts, known in PARTS.items() for part, n in zip(parts, known, strict=True)}
-    merges = list(_merges([*PARTS, *((word + LAST,) for word in WORDS | SAID)]))
+    merges = list(_merges([*PARTS, *((word + LAST,) for word in WORDS)]))
     letters = _letters()
     numbers |= {part: n for n, part in enumerate([*letters, *(letter + LAST for letter in letters)])}
     free = iter(sorted(set(range(2 * len(letters), START)) - set(numbers.values())))
