@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import text
+from . import carried, text
 from .autoencoder import DECODER_BLOCKS, ENCODER_BLOCKS, WIDE, Autoencoder, idle_blocks, taesd_weights
-from .carried import WEIGHTS, carried_autoencoder, carried_unet
 from .unet import make_unet
 from .words import write_tokenizer
 
@@ -81,12 +80,12 @@ def narrow_unet(state: Mapping[str, Tensor]) -> nn.Module:
     return unet.eval().requires_grad_(False)
 
 
-def write_narrow_pipeline(folder: Path, weights: Path = WEIGHTS) -> None:
+def write_narrow_pipeline(folder: Path, weights: Path = carried.WEIGHTS) -> None:
     """A folder in diffusers' format, about 120 MB. Raises DynamicIDError where weights are missing."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
     from transformers import CLIPTokenizer
 
-    unet, vae = narrow_unet(carried_unet(weights)), tiny_autoencoder(carried_autoencoder(weights))
+    unet, vae = narrow_unet(carried.unet(weights)), tiny_autoencoder(carried.autoencoder(weights))
     write_tokenizer(folder / "tokenizer")
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
