@@ -149,4 +149,9 @@ def all_series(scale: float = 1.0) -> Iterator[Series]:
     yield Series("expressions_in_words", "expression in the prompt, no IMR", tuple(map(in_words, shown)))
     yield Series("poses_in_words", "pose in the prompt, no IMR", tuple(map(in_words, turned)))
     for loss in ("dfm", "ldc"):
-        yield Series(f"expressions_{loss}", f"expression by an IMR with L_{loss.upper()} alone", tuple(shown), motion=f"imr_{loss}")
+        yield Series(
+            f"expressions_{loss}",
+            f"expression by an IMR with L_{loss.upper()} alone",
+            tuple(shown),
+            motion=f"imr_{loss}",
+        )

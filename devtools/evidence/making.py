@@ -11,10 +11,10 @@ from typing import Any
 from unittest import mock
 
 import torch
+from asked import GALLERY, SEEDS, Question, Series
 from PIL import Image
 from torch import Tensor
 
-from asked import GALLERY, SEEDS, Question, Series
 from dynamicid_core.drawn.make import portrait, posed
 from dynamicid_core.drawn.people import HELD_OUT
 from dynamicid_core.drawn.world import CROP_FACTOR, GUIDANCE, STEPS
@@ -76,7 +76,11 @@ class Studio:
                 stack.enter_context(self.did.apply(self.cast(question, series.motion)))
             if not series.gated:
                 stack.enter_context(mock.patch("dynamicid_core.attention.gate", _ungated))
-            return sampled(self.did.pipe, question.caption, question.width, seeds)
+            return self.plain(question, seeds)
+
+    def plain(self, question: Question, seeds: Sequence[int] = SEEDS) -> list[Image.Image]:
+        """With whomever the pipeline has now."""
+        return sampled(self.did.pipe, question.caption, question.width, seeds)
 
 
 def sampled(pipe: Any, caption: str, width: int, seeds: Sequence[int]) -> list[Image.Image]:

@@ -37,6 +37,9 @@ SCALE = 0.18215  # ComfyUI multiplies SD1.5's latents by it
 Progress = Callable[[str, int, int], None]
 Made = tuple[Mapping[str, Tensor], Mapping[str, str]]  # tensors and metadata of a file
 
+CROP_FACTOR = 2.0  # of the photos that the face encoder was trained on
+STEPS, GUIDANCE = 25, 2.5  # of sampling
+
 
 def _vae(weights: Path) -> dict[str, Tensor]:
     """TAESD as ComfyUI takes it: latents come out in the scale of SD1.5's VAE, which the model undoes."""
