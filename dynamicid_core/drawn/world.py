@@ -20,6 +20,7 @@ from ..files import read_metadata, read_tensors, write_sparse
 from ..types import DynamicIDError
 from . import carried
 from .autoencoder import taesd_weights
+from .pipeline import NARROW_HIDDEN, narrow_pipeline
 from .text import text_encoder_weights
 from .unet import FACTOR, ldm_names, widened, widened_saa
 from .vision import vision_weights
@@ -88,7 +89,7 @@ WIDE = (
     WorldFile(IMR, (carried.IMR,), lambda weights: _as_carried(carried.IMR, weights)),
 )
 NARROW = (
-    WorldFile(CLIP_VISION, (), lambda _: (vision_weights(layers=1, hidden=64), {})),
+    WorldFile(CLIP_VISION, (), lambda _: (vision_weights(1, NARROW_HIDDEN), {})),
     WorldFile(SAA, (carried.SAA,), lambda weights: _as_carried(carried.SAA, weights)),
     WorldFile(IMR, (carried.IMR,), lambda weights: _as_carried(carried.IMR, weights)),
 )
@@ -170,9 +171,7 @@ def _make_folder(folder: Path, name: str, weights: Path, key: str) -> None:
             for file in carried.path_of(carried.FACES, weights).glob("*.onnx"):
                 shutil.copyfile(file, fresh / file.name)
         else:
-            from .pipeline import write_narrow_pipeline
-
-            write_narrow_pipeline(fresh, weights)
+            narrow_pipeline(weights).save_pretrained(fresh)
         (fresh / MARK).write_text(key, "ascii")
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
