@@ -39,7 +39,7 @@ def main() -> int:
     import torch
 
     from dynamicid_core.checkpoints import load_motion
-    from dynamicid_core.drawn.world import drawn_dynamicid
+    from dynamicid_core.drawn.pipeline import drawn_dynamicid
 
     options = parse()
     torch.set_num_threads(options.threads)

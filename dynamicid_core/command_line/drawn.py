@@ -13,6 +13,7 @@ from typing import Any
 from ..landmarks import EXPRESSIONS
 from ..prompts import GRID_POSES
 from ..types import DynamicIDError
+from . import models
 
 SUMMARY = "drawn people: pictures, training sets, the small networks"
 EXAMPLES = """
@@ -180,7 +181,7 @@ examples:
 class Carry:
     """Write trained networks in half precision, as the project carries them.
 
-    As far as their training got; each that is not named stays as it is.
+    As far as their training got; what is not named stays as it is.
     """
 
     NAME = "carry"
@@ -188,6 +189,7 @@ class Carry:
     EXAMPLES = """
 examples:
   {program} weights --autoencoder world/autoencoder --unet world/unet
+  {program} weights --saa run/saa.safetensors --imr run/imr.safetensors
 """
 
     @staticmethod
@@ -195,46 +197,65 @@ examples:
         parser.add_argument("output", type=Path, metavar="OUTPUT", help="a folder for the files")
         for name in ("autoencoder", "unet"):
             parser.add_argument(f"--{name}", type=Path, metavar="FOLDER", help=f"what `drawn train {name}` made")
+        parser.add_argument("--saa", type=Path, metavar="FILE", help="what `train anchor` made")
+        parser.add_argument("--imr", type=Path, metavar="FILE", help="what `train reconfigure` made with that")
 
     @staticmethod
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        from ..drawn.carried import AUTOENCODER, UNET, carry_training
+        from ..drawn.carried import AUTOENCODER, UNET, carry_faces, carry_training
 
+        if options.imr and not options.saa:
+            raise DynamicIDError("--imr belongs to an SAA file; name it with --saa.")
         named = {AUTOENCODER: options.autoencoder, UNET: options.unet}
-        written = [str(carry_training(name, folder, options.output)) for name, folder in named.items() if folder]
+        written = [carry_training(name, folder, options.output) for name, folder in named.items() if folder]
+        written += carry_faces(options.saa, options.imr, options.output) if options.saa else []
         if not written:
-            raise DynamicIDError("Nothing to write is named. Give a training's folder with --autoencoder or --unet.")
-        return {"text": "\n".join(written), "json": {"files": written}}
+            raise DynamicIDError("Nothing to write is named. Give --autoencoder, --unet or --saa.")
+        names = [str(path) for path in written]
+        return {"text": "\n".join(names), "json": {"files": names}}
 
 
 class Fill:
-    """Write the world's files into a models folder.
+    """Write the world's files into a models folder: people can be drawn with them before any other model is there.
 
-    Laid out as ComfyUI's, but narrow: a diffusers pipeline and a CLIP vision model, for training and for drawing.
+    The folder is ComfyUI's, or one laid out like it. Files that are not the world's are never changed. With --narrow it is
+    for diffusers and for training: the same pictures by smaller networks, and a pipeline's folder instead of a checkpoint.
     """
 
     NAME = "fill"
     SUMMARY = "the world's files in a models folder"
     EXAMPLES = """
 examples:
+  {program} ComfyUI/models
   {program} models --narrow
 """
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("models", type=Path, metavar="MODELS", help="the folder to fill")
-        parser.add_argument("--narrow", action="store_true", help="for diffusers, narrow and quick")
+        parser.add_argument("--narrow", action="store_true", help="for diffusers and training, small and quick")
         parser.add_argument(
             "--weights", type=Path, metavar="FOLDER", help="what `drawn carry` wrote (default: what the project carries)"
         )
 
     @staticmethod
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        from ..drawn.carried import WEIGHTS
-        from ..drawn.world import fill_narrow
+        from tqdm import tqdm
 
-        fill_narrow(options.models, options.weights or WEIGHTS)
-        return {"text": f"{options.models}: the drawn world is there", "json": {"models": str(options.models)}}
+        from ..drawn.carried import WEIGHTS
+        from ..drawn.world import fill
+
+        if options.narrow:
+            models.need_packages()
+        with tqdm(desc="files", disable=options.quiet) as bar:
+
+            def show(name: str, done: int, total: int) -> None:
+                bar.total, bar.n = total, done
+                bar.set_postfix_str(name)
+
+            paths = fill(options.models, options.weights or WEIGHTS, options.narrow, show)
+        names = {name: str(path) for name, path in paths.items()}
+        return {"text": "\n".join(names.values()), "json": {"models": str(options.models), "files": names}}
 
 
 ACTIONS = (Make, Train, Carry, Fill)

@@ -17,7 +17,7 @@ from .make import make_dataset
 from .people import VALIDATION
 from .train_autoencoder import AutoencoderOptions, train_autoencoder, trained_autoencoder
 from .train_unet import UNetOptions, train_unet
-from .world import CLIP_VISION, CROP_FACTOR, PIPELINE, fill_narrow
+from .world import CLIP_VISION, CROP_FACTOR, PIPELINE, fill
 
 PHOTO = 256  # px: as sharp as CLIP sees the part around a face
 SIZE = 128  # px of the pictures that are trained on
@@ -88,8 +88,7 @@ def base_files(folder: Path) -> None:
     """The narrow base as diffusers and CLIP have it."""
     carry_training(AUTOENCODER, folder / "autoencoder", folder / "weights")
     carry_training(UNET, folder / "unet", folder / "weights")
-    if not (folder / "models" / PIPELINE).exists():
-        fill_narrow(folder / "models", folder / "weights")
+    fill(folder / "models", folder / "weights", narrow=True)
 
 
 def training_sets(folder: Path) -> None:

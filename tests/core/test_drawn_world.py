@@ -20,7 +20,8 @@ from dynamicid_core.detection import load_detector
 from dynamicid_core.drawn.carried import WEIGHTS
 from dynamicid_core.drawn.make import portrait, posed
 from dynamicid_core.drawn.people import HELD_OUT
-from dynamicid_core.drawn.world import CROP_FACTOR, GUIDANCE, STEPS, drawn_dynamicid
+from dynamicid_core.drawn.pipeline import drawn_dynamicid
+from dynamicid_core.drawn.world import CROP_FACTOR, GUIDANCE, STEPS
 from dynamicid_core.evaluation.readings import load_reader
 from dynamicid_core.prompts import preset_prompt
 from dynamicid_core.types import Cast, Person, Region, SAAOptions
