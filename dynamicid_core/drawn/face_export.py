@@ -21,6 +21,7 @@ from ..datasets.labels import expression_of
 from ..landmarks import EXPRESSIONS
 from .face_networks import ANGLE, DETECTOR_POOL, LANDMARK_POOL
 
+STEEPEST = 85.0  # degrees
 SMALL = 64  # tensors with fewer values stay float32
 
 
@@ -76,7 +77,8 @@ class PoseFile(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         points, angles, _ = self.network(avg_pool2d(x, LANDMARK_POOL))
         middle = points.view(-1, 106, 2)[:, 33:].mean(1)
-        radians = angles * (ANGLE * torch.pi / 180)
+        # At 90 degrees one turn begins to be read as three others.
+        radians = (angles * ANGLE).clamp(-STEEPEST, STEEPEST) * (torch.pi / 180)
         a, b, c = (radians[:, i : i + 1] for i in range(3))
         fx, fy, fz = (self.mean_face[None, :, i] for i in range(3))
         y, z = fy * a.cos() - fz * a.sin(), fy * a.sin() + fz * a.cos()
