@@ -140,5 +140,6 @@ def free_shift(rng: np.random.Generator, landmarks: np.ndarray, size: np.ndarray
     else:
         low, high = np.minimum(0, side - size), np.maximum(0, side - size)
     reach = 0.15 * side
-    low, high = np.maximum(low, np.minimum(0, side - size) - reach), np.minimum(high, np.maximum(0, side - size) + reach)
+    low = np.maximum(low, np.minimum(0, side - size) - reach)
+    high = np.minimum(high, np.maximum(0, side - size) + reach)
     return rng.uniform(np.minimum(low, high), np.maximum(low, high))

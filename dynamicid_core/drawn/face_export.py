@@ -148,7 +148,9 @@ def export_faces(networks: dict[str, nn.Module], folder: Path) -> list[Path]:
     crop, written = {0: "n"}, []
     nine = [f"{kind}_{stride}" for kind in ("score", "box", "points") for stride in (8, 16, 32)]
 
-    def write(pack: str, file: str, network: nn.Module, name: str, shape: Sequence[int], outputs: Sequence[str]) -> None:
+    def write(
+        pack: str, file: str, network: nn.Module, name: str, shape: Sequence[int], outputs: Sequence[str]
+    ) -> None:
         path = folder / pack / file
         free = {2: "height", 3: "width"} if len(outputs) > 1 else crop
         write_network(path, network, name, shape, outputs, free)

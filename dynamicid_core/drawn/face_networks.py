@@ -6,6 +6,8 @@ exported files do it first (``face_export``).
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -62,7 +64,7 @@ class Detector(nn.Module):
         super().__init__()
         w, head = self.WIDTHS, self.HEAD
         self.stem = nn.Sequential(layer(3, w[0], 4, size=7), Residual(w[0]))
-        self.down = nn.ModuleList(nn.Sequential(layer(a, b, 2), Residual(b)) for a, b in zip(w[:-1], w[1:], strict=True))
+        self.down = nn.ModuleList(nn.Sequential(layer(a, b, 2), Residual(b)) for a, b in pairwise(w))
         self.across = nn.ModuleList(nn.Conv2d(width, head, 1) for width in w)
         self.heads = nn.ModuleList(nn.Sequential(layer(head, head), Precise(nn.Conv2d(head, 15, 1))) for _ in STRIDES)
         for last in self.heads:

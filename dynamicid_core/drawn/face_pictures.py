@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Pictures:
         self.again: list[np.ndarray | None] = [None] * len(pictures)
         order = np.argsort(faces.picture, kind="stable")
         starts = np.searchsorted(faces.picture[order], np.arange(len(pictures) + 1))
-        self.in_picture = [order[a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        self.in_picture = [order[a:b] for a, b in pairwise(starts)]
 
     def choose(self, rng: np.random.Generator, index: int) -> np.ndarray:
         """Picture ``index``, in half of the cases as the autoencoder gives it back."""

@@ -134,9 +134,9 @@ def test_targets_say_where_a_face_is() -> None:
         rows, columns = np.nonzero(target[0] == 1)
         assert len(rows)
         for y, x in zip(rows, columns, strict=True):
-            left, top, right, bottom = target[1:5, y, x] * stride
             at = np.array((x, y)) * stride
-            np.testing.assert_allclose((*(at - (left, top)), *(at + (right, bottom))), box[0], rtol=1e-5)
+            sides = np.tile(at, 2) + target[1:5, y, x] * stride * (-1, -1, 1, 1)
+            np.testing.assert_allclose(sides, box[0], rtol=1e-5)
             np.testing.assert_allclose(target[5:15, y, x].reshape(5, 2) * stride + at, points[0], rtol=1e-5)
     assert not detector_targets(box, points, 16, (0, 50)).any()
 
