@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,14 @@ examples:
   {program} autoencoder --output world/autoencoder
   {program} unet --output world/unet --autoencoder world/autoencoder
   {program} faces --output world/faces --autoencoder world/autoencoder
+  torchrun --nproc-per-node 2 -m dynamicid_core drawn train world --output world
 """
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("network", choices=("autoencoder", "unet", "faces"), help="what to train")
+        parser.add_argument(
+            "network", choices=("autoencoder", "unet", "faces", "world"), help="what to train; world: all, in order"
+        )
         parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where it is kept")
         parser.add_argument(
             "--autoencoder", type=Path, metavar="FOLDER", help="for the UNet and faces: a trained autoencoder's folder"
@@ -170,6 +174,10 @@ examples:
             train_autoencoder(options.output, AutoencoderOptions(**given), accelerator)
         elif options.network == "faces":
             _train_faces(options)
+        elif options.network == "world":
+            from ..drawn.recipe import World, train_world
+
+            train_world(World(options.output, accelerator, _run), options.seed)
         else:
             from ..drawn.train_autoencoder import trained_autoencoder
             from ..drawn.train_unet import UNetOptions, train_unet
@@ -194,6 +202,14 @@ def _train_faces(options: argparse.Namespace) -> None:
         options.output, options.autoencoder, accelerator, options.seed,
         lambda pictures: tqdm(pictures, desc="pictures", disable=options.quiet),
     )  # fmt: skip
+
+
+def _run(words: Sequence[str]) -> None:
+    """Another command of this command line."""
+    from . import main
+
+    if main([*words, "--quiet"]):
+        raise DynamicIDError(f"`{' '.join(words[:2])}` failed; the message above says why.")
 
 
 class Carry:
@@ -257,7 +273,10 @@ examples:
         parser.add_argument("models", type=Path, metavar="MODELS", help="the folder to fill")
         parser.add_argument("--narrow", action="store_true", help="for diffusers and training, small and quick")
         parser.add_argument(
-            "--weights", type=Path, metavar="FOLDER", help="what `drawn carry` wrote (default: what the project carries)"
+            "--weights",
+            type=Path,
+            metavar="FOLDER",
+            help="what `drawn carry` wrote (default: what the project carries)",
         )
 
     @staticmethod

@@ -64,7 +64,7 @@ def train_faces(
         again_in(folder / POOL, pool, trained_autoencoder(autoencoder), seed)
     for number, (name, lesson) in enumerate(LESSONS.items()):
         train_network(folder / name, lesson, number, pool, accelerator, seed)
-    return carry_faces(folder, folder / PACKS)
+    return carry_packs(folder, folder / PACKS)
 
 
 def carry_packs(training: Path, weights: Path) -> list[Path]:

@@ -29,7 +29,7 @@ from dynamicid_core.drawn.identity import identity_vector
 from dynamicid_core.drawn.make import portrait, posed
 from dynamicid_core.drawn.people import HELD_OUT, Motion, draw_identity
 from dynamicid_core.drawn.scene import Background, Scene, draw_scene
-from dynamicid_core.drawn.train_faces import carry_faces, train_network
+from dynamicid_core.drawn.train_faces import carry_packs, train_network
 from dynamicid_core.landmarks import EXPRESSIONS, read_expression
 from dynamicid_core.types import DynamicIDError
 
@@ -184,9 +184,9 @@ def test_every_network_learns_goes_on_and_becomes_a_file(pool: Pictures, tmp_pat
         for steps in (1, 2):
             short = dataclasses.replace(lesson, steps=steps, size=4)
             train_network(tmp_path / name, short, number, pool, accelerator)
-    files = {path.name: path for path in carry_faces(tmp_path, tmp_path / "packs")}
+    files = {path.name: path for path in carry_packs(tmp_path, tmp_path / "packs")}
     assert len(files) == 8
     fresh = load_detector(str(tmp_path / "packs" / FACES), provider="CPU", threshold=0.0)
     assert fresh.detect(pool.pictures[0])
     with pytest.raises(DynamicIDError, match="no training of faces"):
-        carry_faces(tmp_path / "nowhere", tmp_path)
+        carry_packs(tmp_path / "nowhere", tmp_path)
