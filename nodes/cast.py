@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..dynamicid_core import placing
 from ..dynamicid_core.types import Cast as CastValue
 from .boxes import cells, to_frames
+from .hints import hinted
 from .sockets import CATEGORY, Cast, Face, growing_faces, in_order
 
 MAX_SIZE = 16384
@@ -41,6 +42,7 @@ class DynamicIDPlaceFace(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(cls, face, weight: float = 1.0, cast: CastValue | None = None, mask=None) -> io.NodeOutput:
         from .pictures import to_mask
 
@@ -74,6 +76,7 @@ class DynamicIDPlaceFaces(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(
         cls, faces: io.Autogrow.Type, bboxes, width: int, height: int, weight: float = 1.0, cast=None
     ) -> io.NodeOutput:
@@ -101,6 +104,7 @@ class DynamicIDPreviewCast(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(cls, cast: CastValue, width: int, height: int, image=None) -> io.NodeOutput:
         from ..dynamicid_core.drawing import draw_cast
         from .pictures import preview_of, to_arrays, to_images

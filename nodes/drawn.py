@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..dynamicid_core import prompts
+from .hints import hinted
 from .sockets import CATEGORY
 
 
@@ -43,6 +44,7 @@ class DynamicIDDrawnPerson(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(cls, seed: int, expression: str, pose: str, size: int) -> io.NodeOutput:
         from ..dynamicid_core.datasets.labels import expression_of
         from ..dynamicid_core.drawn.make import portrait, posed

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..dynamicid_core.checkpoints import motion_warning
 from ..dynamicid_core.types import DynamicIDError
 from .folders import checkpoint_path, checkpoints, insightface_roots
+from .hints import hinted
 from .sockets import CATEGORY, DynamicID, FaceAnalysis
 
 NONE = "none"
@@ -47,6 +48,7 @@ class DynamicIDLoader(io.ComfyNode):
         return True
 
     @classmethod
+    @hinted
     def execute(cls, saa_file: str, imr_file: str) -> io.NodeOutput:
         from ..dynamicid_core.hosts import comfy as host
         from .progress import warn
@@ -84,6 +86,7 @@ class DynamicIDFaceAnalysis(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(cls, model_pack: str, provider: str) -> io.NodeOutput:
         from ..dynamicid_core.detection import load_detector
 

@@ -22,6 +22,8 @@ from comfy_host import REPOSITORY
 from comfyui.serving import Server
 from PIL import Image
 
+from dynamicid_core.prompts import preset_prompt
+
 WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
 BLUEPRINTS = sorted((REPOSITORY / "subgraphs").glob("*.json"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
@@ -32,15 +34,17 @@ FLAGS = (
 HOW = (
     "no {}; install it (python -m pip install playwright, and Chromium, or set CHROMIUM_PATH) to run the browser tests"
 )
+NODES_2 = "Comfy.VueNodes.Enabled"
 SETTINGS = {
     "Comfy.TutorialCompleted": True,  # no templates in front of the page
-    "Comfy.VueNodes.Enabled": True,  # the editor for boxes needs it
+    NODES_2: True,  # the editor for boxes needs it
     "Comfy.Minimap.Visible": False,
     "Comfy.Workflow.Persist": False,  # begins with a graph of its own, not with the last test's
     "Comfy.Locale": "en",
 }
 SHOWS_PICTURES = {"DynamicIDEncodeFace", "DynamicIDPreviewCast", "SaveImage"}
 SLOWEST_RUN = 120.0  # seconds
+BOTH = pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes2"])  # both kinds of nodes
 
 
 # --- the browser --------------------------------------------------------------------------------------------------
@@ -322,15 +326,62 @@ def test_boxes_drawn_in_the_editor_arrive_in_the_cast(page, site: Server) -> Non
         assert (drawn.getpixel((x, y)) == first) is inside, (x, y)
 
 
-def test_presets_are_one_click_away_and_reach_the_node(page) -> None:
-    edit = add(page, "DynamicIDEditMotion", 800, 100)
-    for _ in range(2):  # another click adds no second menu
-        node(page, edit).get_by_text("choose from presets").click()
-        page.wait_for_function("app.graph.nodes.length === 2")
+def press(page, number: str, widget: str) -> None:
+    """Click on a button of a node, whichever kind of nodes the page shows."""
+    if page.evaluate("LiteGraph.vueNodesMode"):
+        label = "([id, name]) => app.graph.getNodeById(id).widgets.find((w) => w.name === name).label"
+        return node(page, number).get_by_text(page.evaluate(label, [number, widget]), exact=True).click()
+    code = """([id, name]) => {
+        const [node, { offset, scale }] = [app.graph.getNodeById(id), app.canvas.ds]
+        const [frame, y] = [app.canvas.canvas.getBoundingClientRect(), node.widgets.find((w) => w.name === name).y]
+        return [frame.x + (node.pos[0] + 60 + offset[0]) * scale, frame.y + (node.pos[1] + y + 10 + offset[1]) * scale]
+    }"""
+    page.wait_for_timeout(300)  # widgets get their places when the canvas is drawn
+    page.mouse.click(*page.evaluate(code, [number, widget]))
+
+
+@BOTH
+def test_presets_are_written_into_the_text(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
+    edit = add(page, "DynamicIDEditMotion", 400, 100)
+    text = "id => app.graph.getNodeById(id).widgets.find((w) => w.name === 'expression').value"
+
+    def choose(*words: str) -> str:
+        press(page, edit, "presets")
+        for word in words:
+            page.locator(".litecontextmenu .litemenu-entry").get_by_text(word, exact=True).click()
+        return page.evaluate(text, edit)
+
+    assert choose("surprised", "strong") == "the expression is very surprised, front view"
+    assert choose("fully turned to the left") == preset_prompt("surprised", "strong", "fully turned to the left")
+    assert choose("neutral") == preset_prompt("neutral", "normal", "fully turned to the left")
+    page.evaluate("id => { app.graph.getNodeById(id).widgets[0].value = 'with a crooked smile' }", edit)
+    assert choose("front view") == "with a crooked smile, the face is front view"
     prompt = page.evaluate("app.graphToPrompt()")["output"]
-    source, slot = prompt[edit]["inputs"]["expression"]
-    assert prompt[source]["class_type"] == "DynamicIDMotionPrompt" and slot == 0
     assert set(prompt[edit]["inputs"]) == {"expression", "source", "strength"}  # the button is no input
+    page.close()
+    assert errors == []
+
+
+@BOTH
+def test_what_stopped_a_run_is_said_with_the_nodes_title(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
+    load = add(page, "DynamicIDLoadFace", 50, 100, face_file="first.safetensors")
+    blend = add(page, "DynamicIDBlendFaces", 400, 100)
+    place, preview = add(page, "DynamicIDPlaceFace", 800, 100), add(page, "DynamicIDPreviewCast", 1200, 100)
+    for source, target, name in ((load, blend, "faces.face0"), (blend, place, "face"), (place, preview, "cast")):
+        connect(page, source, 0, target, name)
+    page.evaluate("id => { app.graph.getNodeById(id).title = 'A mix of two' }", blend)
+    toasts = page.locator(".p-toast-message")
+    page.get_by_test_id("queue-button").click()
+    toasts.filter(has_text="A mix of two").get_by_text("There are 1 faces but 2 weights; give one").wait_for()
+    page.get_by_test_id("error-overlay-see-errors").click()
+    page.get_by_text("Exception Type:** DynamicIDError").first.wait_for()
+    page.evaluate("id => { app.graph.getNodeById(id).widgets[0].value = 'gone.safetensors' }", load)
+    page.get_by_test_id("queue-button").click()
+    toasts.filter(has_text="Load Face").get_by_text("There is no face file 'gone.safetensors'.").wait_for()
+    page.close()
+    assert errors == []
 
 
 # --- help and languages -------------------------------------------------------------------------------------------
