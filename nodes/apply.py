@@ -132,9 +132,9 @@ class DynamicIDGateMaps(io.ComfyNode):
     @hinted
     def execute(cls, model, samples, layers="all", start_at=0.0, end_at=1.0) -> io.NodeOutput:
         from ..dynamicid_core.hosts import comfy as host
-        from .pictures import preview_of, to_images
+        from .pictures import picture_size, preview_of, to_images
 
-        height, width = (8 * cells for cells in samples["samples"].shape[-2:])
+        height, width = picture_size(samples)
         pictures = []
         for cast, maps in host.gate_maps(model, height, width, layers=layers, start_at=start_at, end_at=end_at):
             names = [person.face.name for person in cast.people]

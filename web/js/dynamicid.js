@@ -1,12 +1,19 @@
 // What the pack adds to the page; the host loads every file in this folder, and this one puts them to work.
 
 import { app } from "../../../scripts/app.js"
+import { setUpBoxes } from "./boxes.js"
 import { setUpLoadFace } from "./face_files.js"
 import { showErrors } from "./messages.js"
+import { setUpPeople } from "./people.js"
 import { setUpPresets } from "./presets.js"
 import { loadTexts } from "./texts.js"
 
-const SET_UP = { DynamicIDLoadFace: setUpLoadFace, DynamicIDEditMotion: setUpPresets }
+const SET_UP = {
+  DynamicIDLoadFace: [setUpLoadFace],
+  DynamicIDEditMotion: [setUpPresets],
+  DynamicIDBlendFaces: [setUpPeople],
+  DynamicIDPlaceFaces: [setUpPeople, setUpBoxes]
+}
 
 app.registerExtension({
   name: "DynamicID",
@@ -15,6 +22,6 @@ app.registerExtension({
     await loadTexts().catch((error) => console.warn("DynamicID: no translations", error))
   },
   nodeCreated(node) {
-    SET_UP[node.comfyClass]?.(node)
+    for (const setUp of SET_UP[node.comfyClass] ?? []) setUp(node)
   }
 })

@@ -10,7 +10,11 @@ export const texts = {
   notAFace: "Not a face file",
   notAFaceDetail: "{name} is not a face file. Choose a .safetensors file that Save Face wrote.",
   uploadFailed: "The upload failed",
-  presets: "What the face shows"
+  presets: "What the face shows",
+  person: "person {number}",
+  drawBoxes: "connect people, or draw boxes here",
+  boxesElsewhere: "boxes come from bboxes",
+  switchOn: "Create Bounding Boxes needs Nodes 2.0: switch on"
 }
 
 // Words of menus whose values stay English: English word -> the artist's.
