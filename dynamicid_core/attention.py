@@ -165,7 +165,19 @@ def face_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Ten
     ``q`` [B, N, C], ``keys`` and ``values`` [B, H, M, D], ``bias`` [B or 1, 1, N, M] -> [B, N, C]
     """
     q = q.unflatten(-1, (keys.shape[1], -1)).transpose(1, 2)  # [B, H, N, D]
-    return scaled_dot_product_attention(q, keys, values, attn_mask=bias).transpose(1, 2).flatten(2)
+    return attend(q, keys, values, bias).transpose(1, 2).flatten(2)
+
+
+def attend(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
+    """PyTorch's fused attention of [B, H, N, D] to [B, H, M, D], ``bias`` [B or 1, 1 or H, 1 or N, M] -> [B, H, N, D].
+
+    Where a CPU trains in bfloat16 it is computed in float32: in bfloat16 its backward pass takes five times as long.
+    """
+    if q.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return scaled_dot_product_attention(q, keys, values, attn_mask=bias)
+    with torch.autocast("cpu", enabled=False):
+        mask = None if bias is None else bias.float()
+        return scaled_dot_product_attention(q.float(), keys.float(), values.float(), attn_mask=mask)
 
 
 def add_faces(

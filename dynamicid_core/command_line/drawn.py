@@ -48,6 +48,7 @@ examples:
   {program} anna.png --seeds 10000 --expression surprise --pose "slightly turned to the left"
   {program} sheet.png --seeds 10000-10007 --size 128
   {program} people --seeds 0-199 --size 128 --per-person 35
+  {program} pairs --seeds 0-1999 --pairs --per-person 8
 """
 
     @staticmethod
@@ -67,6 +68,9 @@ examples:
         )
         parser.add_argument(
             "--per-person", type=int, default=35, metavar="N", help="photos in a set (default: %(default)s)"
+        )
+        parser.add_argument(
+            "--pairs", action="store_true", help="a set for anchoring: two photos each with one expression and pose"
         )
 
     @staticmethod
@@ -105,7 +109,7 @@ def _dataset(options: argparse.Namespace, seeds: range) -> dict[str, Any]:
 
     manifest = make_dataset(
         options.output, seeds, options.per_person, options.size or 128,
-        lambda people: tqdm(people, desc="people", disable=options.quiet),
+        lambda people: tqdm(people, desc="people", disable=options.quiet), options.pairs,
     )  # fmt: skip
     facts = {"output": str(options.output), "people": len(seeds), "photos": len(manifest.taken)}
     return {
@@ -118,7 +122,7 @@ class Train:
     """Train the world's networks: first the autoencoder, then the UNet on its latents.
 
     Each has a folder with checkpoints, a curve and sheets of pictures. The same command goes on after any interruption, and
-    says where it stands.
+    says where it stands. `torchrun --nproc-per-node 2 -m dynamicid_core drawn train ...` shares the work among processes.
     """
 
     NAME = "train"
@@ -142,28 +146,95 @@ examples:
         parser.add_argument(
             "--seed", type=int, default=0, metavar="N", help="of everything random (default: %(default)s)"
         )
+        parser.add_argument(
+            "--precision",
+            choices=("no", "bf16"),
+            default="bf16",
+            help="of products; no: float32 (default: %(default)s)",
+        )
         parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the CPU (default: %(default)s)")
 
     @staticmethod
     def run(options: argparse.Namespace) -> dict[str, Any]:
         import torch
+        from accelerate import Accelerator
 
         torch.set_num_threads(options.threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        accelerator = Accelerator(mixed_precision=options.precision)
         given = {"seed": options.seed} | ({"pictures": options.pictures} if options.pictures else {})
         if options.network == "autoencoder":
             from ..drawn.train_autoencoder import AutoencoderOptions, train_autoencoder
 
-            train_autoencoder(options.output, AutoencoderOptions(**given), device)
+            train_autoencoder(options.output, AutoencoderOptions(**given), accelerator)
         else:
             from ..drawn.train_autoencoder import trained_autoencoder
             from ..drawn.train_unet import UNetOptions, train_unet
 
             if options.autoencoder is None:
                 raise DynamicIDError("The UNet learns on an autoencoder's latents; give its folder with --autoencoder.")
-            train_unet(options.output, trained_autoencoder(options.autoencoder), UNetOptions(**given), device)
+            train_unet(options.output, trained_autoencoder(options.autoencoder), UNetOptions(**given), accelerator)
         facts = {"network": options.network, "output": str(options.output), "seed": options.seed}
         return {"text": f"{options.output}: the {options.network} is trained", "json": facts}
 
 
-ACTIONS = (Make, Train)
+class Carry:
+    """Write trained networks in half precision, as the project carries them.
+
+    As far as their training got; each that is not named stays as it is.
+    """
+
+    NAME = "carry"
+    SUMMARY = "trained networks to the files that the project carries"
+    EXAMPLES = """
+examples:
+  {program} weights --autoencoder world/autoencoder --unet world/unet
+"""
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("output", type=Path, metavar="OUTPUT", help="a folder for the files")
+        for name in ("autoencoder", "unet"):
+            parser.add_argument(f"--{name}", type=Path, metavar="FOLDER", help=f"what `drawn train {name}` made")
+
+    @staticmethod
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        from ..drawn.carried import AUTOENCODER, UNET, carry_training
+
+        named = {AUTOENCODER: options.autoencoder, UNET: options.unet}
+        written = [str(carry_training(name, folder, options.output)) for name, folder in named.items() if folder]
+        if not written:
+            raise DynamicIDError("Nothing to write is named. Give a training's folder with --autoencoder or --unet.")
+        return {"text": "\n".join(written), "json": {"files": written}}
+
+
+class Fill:
+    """Write the world's files into a models folder.
+
+    Laid out as ComfyUI's, but narrow: a diffusers pipeline and a CLIP vision model, for training and for drawing.
+    """
+
+    NAME = "fill"
+    SUMMARY = "the world's files in a models folder"
+    EXAMPLES = """
+examples:
+  {program} models --narrow
+"""
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("models", type=Path, metavar="MODELS", help="the folder to fill")
+        parser.add_argument("--narrow", action="store_true", help="for diffusers, narrow and quick")
+        parser.add_argument(
+            "--weights", type=Path, metavar="FOLDER", help="what `drawn carry` wrote (default: what the project carries)"
+        )
+
+    @staticmethod
+    def run(options: argparse.Namespace) -> dict[str, Any]:
+        from ..drawn.carried import WEIGHTS
+        from ..drawn.world import fill_narrow
+
+        fill_narrow(options.models, options.weights or WEIGHTS)
+        return {"text": f"{options.models}: the drawn world is there", "json": {"models": str(options.models)}}
+
+
+ACTIONS = (Make, Train, Carry, Fill)

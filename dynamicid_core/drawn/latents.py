@@ -32,9 +32,9 @@ class Kind:
 
 
 KINDS = {
-    "one": Kind("one", (1,), 1.0, 60_000, 32),
-    "two": Kind("two", (2,), 1.5, 12_000, 20),
-    "several": Kind("several", (3, 4, 2), 2.0, 12_000, 16),
+    "one": Kind("one", (1,), 1.0, 60_000, 64),
+    "two": Kind("two", (2,), 1.5, 12_000, 40),
+    "several": Kind("several", (3, 4, 2), 2.0, 12_000, 32),
 }
 SCHEDULE = ("one", "one", "two", "one", "one", "several")  # of steps
 

@@ -61,30 +61,45 @@ def labelled_scene(seed: int, number: int) -> Scene:
     return Scene((figure,), draw_background(rng))
 
 
+def paired_scene(seed: int, number: int) -> Scene:
+    """Photo ``number`` of a person, the two of a pair (2n and 2n + 1) with one motion, elsewhere and dressed differently."""
+    motion = draw_motion(person_generator(seed, 1_000 + number // 2))
+    rng = person_generator(seed, 10_000 + number)
+    figure = Figure(draw_identity(seed), motion, draw_clothes(rng), *draw_places(rng, 1, 1.0)[0])
+    return Scene((figure,), draw_background(rng))
+
+
 def make_dataset(
     folder: Path,
     seeds: Sequence[int],
     per_person: int,
     size: int,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    pairs: bool = False,
 ) -> Manifest:
-    """A training set with exact labels: PNG files and ``manifest.parquet`` in ``folder`` (``datasets.manifest``)."""
+    """A training set with exact labels: PNG files and ``manifest.parquet`` in ``folder`` (``datasets.manifest``).
+
+    ``pairs``: for anchoring. Two photos each show a person with one motion and count as a person of their own; so what
+    the face does is read from the reference, as the IMR needs it, while place, clothes and background are not. Captions
+    do not tell expression and pose then.
+    """
     photos = []
     for seed in progress(seeds):
-        person = f"drawn_{seed:06d}"
-        (folder / person).mkdir(parents=True, exist_ok=True)
-        photos += [_photo(folder, person, seed, number, size) for number in range(per_person)]
+        for number in range(per_person):
+            person = f"drawn_{seed:06d}" + f"_{number // 2:02d}" * pairs
+            (folder / person).mkdir(parents=True, exist_ok=True)
+            scene = (paired_scene if pairs else labelled_scene)(seed, number)
+            caption = scene.caption(frozenset(("clothes", "background"))) if pairs else scene.caption()
+            photos.append(_photo(folder, f"{person}/{number:03d}.png", seed, scene, size, person, caption))
     manifest = Manifest(tuple(photos), recogniser="drawn", folder=folder)
     manifest.write(folder)
     return manifest
 
 
-def _photo(folder: Path, person: str, seed: int, number: int, size: int) -> Photo:
-    scene = labelled_scene(seed, number)
+def _photo(folder: Path, path: str, seed: int, scene: Scene, size: int, person: str, caption: str) -> Photo:
     drawn, motion = draw_picture(scene, size), scene.figures[0].motion
     data = BytesIO()
-    Image.fromarray(drawn.picture).save(data, "PNG")
-    path = f"{person}/{number:03d}.png"
+    Image.fromarray(drawn.picture).save(data, "PNG", compress_level=1)
     (folder / path).write_bytes(data.getvalue())
     x0, y0, x1, y1 = (float(v) / size for v in drawn.boxes[0])
     return Photo(
@@ -98,7 +113,7 @@ def _photo(folder: Path, person: str, seed: int, number: int, size: int) -> Phot
         identity=identity_vector(scene.figures[0].identity),
         box=(x0, y0, x1, y1),
         size=(size, size),
-        caption=scene.caption(),
+        caption=caption,
         collection="drawn",
         split="validation" if seed >= VALIDATION else "train",
         source=f"seed {seed}",

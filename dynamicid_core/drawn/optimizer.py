@@ -11,15 +11,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that drives singular values towards 1
 
 
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """[r, c] -> about the nearest matrix whose singular values are all 1; the same dtype.
+    """[r, c] -> about the nearest matrix whose singular values are all 1, in bfloat16.
 
-    In bfloat16, as usual for this: only directions matter, and it takes a third of the time.
+    That precision is usual for this: only directions matter, and it takes a third of the time.
     """
     tall = matrix.shape[0] > matrix.shape[1]
     x = (matrix.T if tall else matrix).bfloat16()
@@ -28,7 +29,7 @@ def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return x.T if tall else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -46,19 +47,33 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    (self._adam if group["adam"] else self._muon)(weight, weight.grad, group)
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if group["adam"]:
+                for weight in weights:
+                    self._adam(weight, weight.grad, group)
+            else:
+                self._muon(weights, group)
 
-    def _muon(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[weight]
-        if not state:
-            state["momentum"] = torch.zeros_like(weight, memory_format=torch.contiguous_format)
-        state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        ahead = torch.lerp(gradient.contiguous(), state["momentum"], group["momentum"])
-        flat = ahead.flatten(1)
-        update = orthogonal(flat) * (0.2 * max(flat.shape) ** 0.5)
-        weight.add_(update.view(weight.shape), alpha=-group["lr"])
+    def _muon(self, weights: list[nn.Parameter], group: dict[str, Any]) -> None:
+        """Of several processes, which have the same gradients, each makes some of the matrices orthogonal for all."""
+        several = dist.is_available() and dist.is_initialized()
+        rank, world = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
+        updates = torch.zeros(sum(w.numel() for w in weights), dtype=torch.bfloat16, device=weights[0].device)
+        parts = updates.split([w.numel() for w in weights])
+        for number, (weight, part) in enumerate(zip(weights, parts, strict=True)):
+            assert weight.grad is not None
+            state = self.state[weight]
+            if not state:
+                state["momentum"] = torch.zeros_like(weight, memory_format=torch.contiguous_format)
+            state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
+            if number % world == rank:
+                ahead = torch.lerp(weight.grad.contiguous(), state["momentum"], group["momentum"])
+                part.copy_(orthogonal(ahead.flatten(1)).flatten())
+        if world > 1:
+            dist.all_reduce(updates)  # zeros of the others are added
+        for weight, part in zip(weights, parts, strict=True):
+            longer = max(weight.flatten(1).shape)
+            weight.add_(part.view(weight.shape), alpha=-group["lr"] * 0.2 * longer**0.5)
 
     def _adam(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state, (first, second) = self.state[weight], group["betas"]

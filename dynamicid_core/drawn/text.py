@@ -35,6 +35,12 @@ WORDS = {
     "shirt": 2523, "striped": 22192, "with": 593, "collar": 13497, "background": 5994, "wall": 2569, "and": 537,
     "floor": 4125, "hills": 5289, "window": 4879, "night": 930, "sky": 2390, "balloon": 13634, "plant": 3912,
     "lamp": 10725, "picture": 1674, ",": 267,
+    # words of prompts for expressions, and some that artists write besides
+    "in": 530, "is": 533, "expression": 11357, "face": 1710, "very": 1070, "side": 1145, "facing": 7619, "up": 705,
+    "down": 1136, "surprise": 5099, "anger": 6788, "fear": 5402, "smiling": 9200, "laughing": 8301, "crying": 6828,
+    "scared": 9870, "shocked": 15787, "photo": 1125, "portrait": 5352, "man": 786, "woman": 2308, "at": 536,
+    "park": 1452, "cafe": 4979, "wearing": 3309, "photograph": 8853, "sitting": 4919, "standing": 2862,
+    "together": 1952, "looking": 1312, "camera": 3934, "forward": 2342, "slight": 14297,
 }  # fmt: skip
 
 

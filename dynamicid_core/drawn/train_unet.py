@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..hosts.diffusers.unet import text_attention
 from .autoencoder import Autoencoder
 from .latents import KINDS, SCHEDULE, Latents, scene_of, training_caption
 from .optimizer import muon_for
@@ -72,7 +73,7 @@ def training_loss(unet: nn.Module, latents: Tensor, captions: Sequence[str], see
     level = schedule().to(device)[times][:, None, None, None]
     noisy = (level.sqrt() * latents + (1 - level).sqrt() * noise).contiguous(memory_format=torch.channels_last)
     states, mask = text_states(captions)
-    error = (predicted(unet, noisy, times, states.to(device), mask.to(device)) - noise).square().mean((1, 2, 3))
+    error = (predicted(unet, noisy, times, states.to(device), mask.to(device)).float() - noise).square().mean((1, 2, 3))
     ratio = (level / (1 - level)).flatten()
     return (error * ratio.clamp(max=snr) / ratio).mean()
 
@@ -112,38 +113,64 @@ def sheet(unet: nn.Module, autoencoder: Autoencoder) -> np.ndarray:
     return np.concatenate(rows)
 
 
-def step_batch(stores: dict[str, Latents], step: int, seed: int) -> tuple[Tensor, list[str]]:
-    """Latents and captions of a step, a function of its number alone."""
+def step_batch(
+    stores: dict[str, Latents], step: int, seed: int, process: int = 0, processes: int = 1
+) -> tuple[Tensor, list[str], int]:
+    """Latents and captions of a process's rows in a step, functions of its number alone, and a number of their own."""
     kind = KINDS[SCHEDULE[step % len(SCHEDULE)]]
     turn = step // len(SCHEDULE) * SCHEDULE.count(kind.name) + SCHEDULE[: step % len(SCHEDULE)].count(kind.name)
     first = turn * kind.batch
-    indices = [(first + row) % kind.scenes for row in range(kind.batch)]
-    captions = [training_caption(scene_of(kind, i), seed + first + row) for row, i in enumerate(indices)]
-    return stores[kind.name].of(indices), captions
+    rows = range(process, kind.batch, processes)
+    indices = [(first + row) % kind.scenes for row in rows]
+    captions = [training_caption(scene_of(kind, i), seed + first + row) for row, i in zip(rows, indices, strict=True)]
+    return stores[kind.name].of(indices), captions, seed + step * processes + process
 
 
-def train_unet(folder: Path, autoencoder: Autoencoder, options: UNetOptions, device: str = "cpu") -> nn.Module:
-    """Trains, or goes on where ``folder`` stands; returns the averaged network."""
+def train_unet(folder: Path, autoencoder: Autoencoder, options: UNetOptions, accelerator: Any) -> nn.Module:
+    """Trains, or goes on where ``folder`` stands; returns the averaged network. ``accelerator``: accelerate's.
+
+    Several processes share the rows of each batch, and the drawing of scenes.
+    """
     torch.manual_seed(options.seed)
-    unet = make_unet().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(unet).eval()
+    unet = make_unet().to(device=accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    unet.set_attn_processor(PlainAttention())  # type: ignore[operator]
     optimizer = muon_for(unet, options.rate, ENDS)
-    run = Run(folder, unet, average, optimizer)
+    run = Run(folder, unet, optimizer, accelerator)
     run.resume()
-    stores = {name: Latents(folder, kind, autoencoder.to(device)) for name, kind in KINDS.items()}
-    per_step = sum(KINDS[name].batch for name in SCHEDULE) / len(SCHEDULE)
-    steps = round(options.pictures / per_step)
+    with accelerator.main_process_first():  # who makes the files
+        stores = {name: Latents(folder, kind, autoencoder.to(accelerator.device)) for name, kind in KINDS.items()}
+    wrapped = accelerator.prepare(unet)
+    steps = round(options.pictures / (sum(KINDS[name].batch for name in SCHEDULE) / len(SCHEDULE)))
+    share = {"process": accelerator.process_index, "processes": accelerator.num_processes}
     while run.step < steps:
-        latents, captions = step_batch(stores, run.step, options.seed)
+        latents, captions, number = step_batch(stores, run.step, options.seed, **share)
         for group in optimizer.param_groups:
             group["lr"] = rate_at(run.step, steps, options.rate)
-        loss = training_loss(unet, latents.to(device), captions, options.seed + run.step, options.snr)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        run.follow(options.average)
-        run.done_step(len(latents), {"loss": loss.item()}, every=30)
-        run.show(lambda: sheet(average, autoencoder), options.sheet_seconds)
+        with accelerator.autocast():
+            loss = training_loss(wrapped, latents.to(accelerator.device), captions, number, options.snr)
+        run.learn(loss, options.average)
+        run.done_step(len(latents) * accelerator.num_processes, {"loss": loss.item()}, every=30)
+        run.show(lambda: sheet(run.average, autoencoder), options.sheet_seconds)
     run.save()
-    return average
+    return run.average
+
+
+class PlainAttention:
+    """diffusers' attention by the function that trains and draws faces, which is quick in bfloat16 on a CPU."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        out, _ = text_attention(attn, _projected, hidden_states, encoder_hidden_states, attention_mask)
+        result: Tensor = attn.to_out[1](attn.to_out[0](out))
+        return result
+
+
+def _projected(layer: nn.Module, name: str, x: Tensor) -> Tensor:
+    result: Tensor = layer(x)
+    return result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -142,7 +142,7 @@ class ReconfigureData:
             source_tokens=read("tokens", sources)["tokens"],
             target_tokens=of_targets(read("tokens", targets)["tokens"]),
             source_landmarks=read("measures", sources)["landmarks"],
-            target_landmarks=of_targets(read("measures", targets)["landmarks"]),
+            target_landmarks=self._landmarks(step, rank, read, sources, targets),
             source_text=read("features", sources, "source")["feature"],
             target_text=of_targets(read("features", targets, "target")["feature"]),
             latents=of_targets(latents["latents"]),
@@ -150,6 +150,20 @@ class ReconfigureData:
             **_with_text(self.prompt, of_targets(latents["sizes"])),
             photos=tuple(tuple(pool.id(place) for place in row) for row in rows),
         )
+
+    def _landmarks(
+        self, step: int, rank: int, read: Callable[..., dict[str, Tensor]], sources: list[int], targets: list[int]
+    ) -> Tensor:
+        """The targets' [B, k, 106, 2], now and then the source's: whoever edits by words has no others."""
+        theirs = read("measures", targets)["landmarks"].unflatten(0, (len(sources), -1))
+        if not self.options.keep_landmarks:
+            return theirs
+        kept = torch.stack([
+            torch.rand(theirs.shape[1], generator=row_generator(self.seed, step, rank * len(sources) + row, "landmarks"))
+            for row in range(len(sources))
+        ])  # fmt: skip
+        own = read("measures", sources)["landmarks"][:, None]
+        return torch.where((kept < self.options.keep_landmarks)[..., None, None], own, theirs)
 
     def _pool(self, step: int) -> int:
         if len(self.pools) == 1:

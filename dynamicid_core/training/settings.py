@@ -146,6 +146,9 @@ class ReconfigureSettings(StageSettings):
     saa: Path | None = setting(None, "SAA checkpoint of the frozen face encoder; empty: the newest of `train anchor`")
     targets: int = setting(2, "target photos to a source (k)", low=1, high=64)
     kdef_share: float = setting(0.05, "share of batches from the collection kdef, if there is one", low=0, high=1)
+    keep_landmarks: float = setting(
+        0.0, "share of targets that come with the source's landmarks, as edits by words alone do", low=0, high=1
+    )
     depth: int = setting(1, "layers of each of the IMR's two networks", low=1, high=24)
     dfm_weight: float = setting(1.0, "of the loss between face tokens (L_DFM)", low=0)
     ldc_weight: float = setting(1.0, "of the loss between predicted noises (L_LDC); 0: the UNet does not run", low=0)

@@ -155,7 +155,7 @@ def test_latents_are_encoded_once_and_kept(tmp_path) -> None:
 
 def test_muon_makes_steps_of_equal_directions() -> None:
     matrix = torch.randn(16, 40, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonal(matrix))
+    values = torch.linalg.svdvals(orthogonal(matrix).float())
     assert values.min() > 0.6 and values.max() < 1.3
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 3, 3))
     optimizer = muon_for(model, 0.01, ("0.",))
@@ -172,8 +172,9 @@ def test_muon_makes_steps_of_equal_directions() -> None:
 
 
 def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path) -> None:
+    accelerator = pytest.importorskip("accelerate").Accelerator(cpu=True)
     options = AutoencoderOptions(pictures=6, batch=2, crop=64)
-    whole = train_autoencoder(tmp_path / "whole", options)
+    whole = train_autoencoder(tmp_path / "whole", options, accelerator)
 
     class Cut(Exception):
         pass
@@ -187,8 +188,8 @@ def test_a_training_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path) -> 
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
         patch.setattr("dynamicid_core.drawn.train_autoencoder.Run", CutRun)
-        train_autoencoder(tmp_path / "cut", options)
-    resumed = train_autoencoder(tmp_path / "cut", options)
+        train_autoencoder(tmp_path / "cut", options, accelerator)
+    resumed = train_autoencoder(tmp_path / "cut", options, accelerator)
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], tensor, msg=name)
 

@@ -232,6 +232,25 @@ def test_reconfigure_rows_hold_what_the_cache_says(cached):
     assert torch.equal(batch.prompt, cache.text(settings.reconfigure.prompt)["states"])
 
 
+def test_some_targets_keep_the_landmarks_of_their_source_as_edits_by_words_do(cached):
+    photos = {photo.id: photo for photo in cached[0].taken}
+    kept, rows = 0, 0
+    for step in range(25):
+        batch = reconfigure(cached, targets=2, kdef_share=0.0, keep_landmarks=0.4).batch(step)
+        for row, (source, *targets) in enumerate([photos[name] for name in names] for names in batch.photos):
+            for k, target in enumerate(targets):
+                own, theirs = (
+                    np.allclose(batch.target_landmarks[row, k], p.landmarks, atol=1e-6) for p in (source, target)
+                )
+                assert own or theirs
+                kept, rows = kept + own, rows + 1
+    assert 0.3 < kept / rows < 0.5
+    always = reconfigure(cached, targets=2, keep_landmarks=1.0)
+    parts = [always.batch(3, rank, 2) for rank in (0, 1)]
+    whole = reconfigure(cached, batch=8, targets=2, keep_landmarks=1.0).batch(3)
+    assert same(whole, joined(*parts))
+
+
 def test_targets_differ_from_the_source_and_each_other_while_they_can(cached):
     manifest, _, _ = cached
     person = {photo.id: photo.person for photo in manifest.taken}

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
-from ...attention import SiteFaces, site_faces
+from ...attention import SiteFaces, attend, site_faces
 from ...bases import attention_sites, fitting_layout
 from ...call import FACE_ROLE, NULL_ROLE, AppliedCast, Call, Memory, Row, prepare_call
 from ...gate_maps import GateRecorder
@@ -69,7 +68,7 @@ def text_attention(
     k = project(attn.to_k, "to_k", context)
     v = project(attn.to_v, "to_v", context)
     by_head = [x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (q, k, v)]  # [B, H, N or S, D]
-    text = scaled_dot_product_attention(by_head[0], by_head[1], by_head[2], attn_mask=attention_mask)
+    text = attend(by_head[0], by_head[1], by_head[2], attention_mask)
     return text.transpose(1, 2).flatten(2), q
 
 

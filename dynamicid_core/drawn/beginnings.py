@@ -1,0 +1,45 @@
+"""Weights that the world's training of faces begins with: the published networks, only narrower.
+
+``train anchor`` and ``train reconfigure`` go on from a checkpoint (``anchor.initial``, ``reconfigure.initial``), whose
+tensors say how wide the networks are; so nothing in training knows of the world.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..bases import UNetLayout
+from ..checkpoints import load_saa, write_motion, write_saa
+from ..networks.keypoints import KeypointEncoder, KeypointEncoderSizes
+from ..networks.reconfigurator import Reconfigurator, ReconfiguratorSizes
+from ..origins import Origin
+from ..training.anchor import new_face_encoder, new_saa
+from .text import WIDTH as TEXT_WIDTH
+from .vision import WIDTH as CLIP_WIDTH
+from .world import CLIP_VISION
+
+RANK = 16
+FACE_ENCODER = {"hidden": 192, "depth": 2, "inner": 256, "feed_forward": 512}
+KEYPOINTS = KeypointEncoderSizes(channels=(8, 16, 32, 64, 96, 128), head=192, out=192)
+RECONFIGURATOR = ReconfiguratorSizes(
+    token=TEXT_WIDTH, motion=KEYPOINTS.out + TEXT_WIDTH, width=192, inner=192, feed_forward=512
+)
+
+
+def begin_saa(unet: Any, path: Path, seed: int = 0) -> Path:
+    """A checkpoint with a face encoder of random weights, and SAA weights that change nothing yet but for the faces."""
+    origin: Origin = UNetLayout.of(unet).origin(
+        recogniser="drawn", clip_vision=Path(CLIP_VISION).stem, text_feature="clip_l"
+    )
+    return write_saa(path, new_face_encoder(unet, CLIP_WIDTH, seed, **FACE_ENCODER), new_saa(unet, RANK, seed), origin)
+
+
+def begin_motion(saa: Path, path: Path, seed: int = 0) -> Path:
+    """A checkpoint with IMR and key point encoder of random weights, for the tokens of ``saa``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        keypoints = KeypointEncoder(KEYPOINTS)
+        return write_motion(path, Reconfigurator(RECONFIGURATOR), keypoints, load_saa(saa).origin)

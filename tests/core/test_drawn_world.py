@@ -1,0 +1,142 @@
+"""The method on people that nothing was trained on, with the weights that the project carries: who, where, how, how many.
+
+Judged by networks that took no part in conditioning (``drawn/weights/judge``). People are the first held-out ones, noise is
+that of the first seeds; each bound leaves room for a picture that goes wrong, as some do (docs/evidence.md).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("onnxruntime")
+
+from dynamicid_core.blending import blend_faces
+from dynamicid_core.detection import load_detector
+from dynamicid_core.drawn.carried import WEIGHTS
+from dynamicid_core.drawn.make import portrait, posed
+from dynamicid_core.drawn.people import HELD_OUT
+from dynamicid_core.drawn.world import CROP_FACTOR, GUIDANCE, STEPS, drawn_dynamicid
+from dynamicid_core.evaluation.readings import load_reader
+from dynamicid_core.prompts import preset_prompt
+from dynamicid_core.types import Cast, Person, Region, SAAOptions
+
+WIDTHS = {1: 128, 2: 192, 3: 256}
+COUNTS = {1: "one person", 2: "two people", 3: "three people"}
+
+
+@pytest.fixture(scope="module")
+def did():
+    made = drawn_dynamicid()
+    made.pipe.set_progress_bar_config(disable=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return load_detector(str(WEIGHTS / "judge"), identity_channels="bgr")
+
+
+@pytest.fixture(scope="module")
+def face(did):
+    return lru_cache(lambda n: did.encode(photo(n), name=f"person {n}", crop_factor=CROP_FACTOR))
+
+
+@lru_cache
+def photo(number: int) -> np.ndarray:
+    return portrait(HELD_OUT + number, posed("neutral", "front view"), 256)
+
+
+def sampled(did, caption: str, width: int, seed: int) -> np.ndarray:
+    noise = torch.randn(1, 4, 16, width // 8, generator=torch.Generator().manual_seed(seed))
+    made = did.pipe(
+        caption, negative_prompt="", latents=noise, height=128, width=width, num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+    )  # fmt: skip
+    return np.asarray(made.images[0])
+
+
+def picture(did, people: list[Person], seed: int, options: SAAOptions = SAAOptions()) -> np.ndarray:
+    caption = f"a drawing of {COUNTS[len(people)]}, blue background"
+    with did.apply(Cast(tuple(people)), options):
+        return sampled(did, caption, WIDTHS[len(people)], seed)
+
+
+def side_by_side(faces: list) -> list[Person]:
+    share = 1 / len(faces)
+    return [Person(f, Region(box=(0.0, i * share, 1.0, (i + 1) * share))) for i, f in enumerate(faces)]
+
+
+def seen(judge, image: np.ndarray) -> list:
+    """Faces from the left to the right."""
+    return sorted(judge.detect(image), key=lambda found: found.box[0])
+
+
+def likeness(judge, found, number: int) -> float:
+    (reference,) = judge.detect(photo(number))
+    return float(found.identity @ reference.identity)
+
+
+def in_order(judge, image: np.ndarray, numbers: tuple[int, ...]) -> bool:
+    """Whether exactly these are there, from the left to the right, each more like themselves than like the others."""
+    faces = seen(judge, image)
+    if len(faces) != len(numbers):
+        return False
+    alike = np.array([[likeness(judge, found, n) for n in numbers] for found in faces])
+    return bool((alike.argmax(1) == np.arange(len(numbers))).all())
+
+
+def test_everybody_is_in_their_box(did, judge, face) -> None:
+    asked = [((a, a + 1), seed) for a in (0, 2, 4) for seed in (0, 1)]
+    right = [in_order(judge, picture(did, side_by_side([face(n) for n in who]), seed), who) for who, seed in asked]
+    assert sum(right) >= 5, right
+
+
+def test_swapped_boxes_swap_people(did, judge, face) -> None:
+    right = []
+    for first in (0, 2):
+        who = (first + 1, first)
+        people = side_by_side([face(n) for n in who])[::-1]  # the order of the cast stays, boxes change
+        right.append(in_order(judge, picture(did, people, 0), who))
+    assert all(right), right
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_there_are_as_many_people_as_were_asked_for(did, judge, face, count) -> None:
+    found = [len(seen(judge, picture(did, side_by_side([face(n) for n in range(count)]), seed))) for seed in (0, 1, 2)]
+    assert found.count(count) >= 2, found
+
+
+def test_an_edit_changes_the_expression_and_not_the_person(did, judge, face) -> None:
+    reader = load_reader(WEIGHTS / "judge" / "expressions.onnx")
+    read, kept = [], []
+    for number in (0, 1, 2):
+        plain = seen(judge, picture(did, [Person(face(number))], 0))[0]
+        for expression, word in (("happy", "happy"), ("surprise", "surprised"), ("anger", "angry")):
+            edited = did.edit(face(number), preset_prompt(word))
+            image = picture(did, [Person(edited)], 0)
+            found = seen(judge, image)[0]
+            read.append(reader.read(image, found) == expression)
+            kept.append(likeness(judge, found, number) / likeness(judge, plain, number))
+    assert sum(read) >= 7, read
+    assert np.mean(kept) > 0.85, kept
+
+
+def test_a_blend_is_between_its_people(did, judge, face) -> None:
+    alike = {}
+    for share in (0.0, 0.5, 1.0):
+        found = seen(judge, picture(did, [Person(blend_faces([face(0), face(1)], [1 - share, share]))], 0))[0]
+        alike[share] = likeness(judge, found, 0) - likeness(judge, found, 1)
+    assert alike[0.0] > alike[0.5] > alike[1.0], alike
+
+
+def test_without_strength_the_plain_model_draws(did, face) -> None:
+    plain = sampled(did, "a drawing of two people, blue background", 192, 0)
+    silent = picture(did, side_by_side([face(0), face(1)]), 0, SAAOptions(weight=0.0, lora_strength=0.0))
+    acting = picture(did, side_by_side([face(0), face(1)]), 0)
+    assert np.abs(plain.astype(int) - silent).max() <= 1
+    assert np.abs(plain.astype(int) - acting).mean() > 5
