@@ -4,11 +4,13 @@ import { app } from "../../../scripts/app.js"
 import { setUpBoxes } from "./boxes.js"
 import { setUpLoadFace } from "./face_files.js"
 import { showErrors } from "./messages.js"
-import { setUpPeople } from "./people.js"
+import { colorLinks, setUpPeople } from "./people.js"
 import { setUpPresets } from "./presets.js"
+import { setUpSwitch, translateTemplate } from "./templates.js"
 import { loadTexts } from "./texts.js"
 
 const SET_UP = {
+  DynamicIDLoader: [setUpSwitch],
   DynamicIDLoadFace: [setUpLoadFace],
   DynamicIDEditMotion: [setUpPresets],
   DynamicIDBlendFaces: [setUpPeople],
@@ -19,7 +21,11 @@ app.registerExtension({
   name: "DynamicID",
   async setup() {
     showErrors()
+    colorLinks()
     await loadTexts().catch((error) => console.warn("DynamicID: no translations", error))
+  },
+  afterConfigureGraph() {
+    translateTemplate(app.rootGraph ?? app.graph)
   },
   nodeCreated(node) {
     for (const setUp of SET_UP[node.comfyClass] ?? []) setUp(node)

@@ -1,9 +1,21 @@
-// Person 1 is person 1, in one colour, wherever people are counted.
+// Person 1 is person 1, in one colour, wherever people are counted; and a colour for each kind of our links.
 
+import { app } from "../../../scripts/app.js"
 import { texts } from "./texts.js"
 
 const COLORS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2"] // as captions.py has them
 const SLOT = /^faces\.face(\d+)$/
+
+const LINKS = { DYNAMICID: "#c7a66b", FACE_ANALYSIS: "#8fb3a9", DYNAMICID_FACE: "#e58fb1", DYNAMICID_CAST: "#b39ddb" }
+
+/** Links and sockets of our types in colours of their own, in both kinds of nodes. */
+export function colorLinks() {
+  for (const [type, color] of Object.entries(LINKS)) {
+    LGraphCanvas.link_type_colors[type] = color
+    app.canvas.default_connection_color_byType[type] = color
+    document.documentElement.style.setProperty(`--color-datatype-${type}`, color)
+  }
+}
 
 /** The colour of person `number` (from 0), the same as in the pictures that our nodes draw. */
 export function personColor(number) {

@@ -14,6 +14,8 @@ export const texts = {
   person: "person {number}",
   drawBoxes: "connect people, or draw boxes here",
   boxesElsewhere: "boxes come from bboxes",
+  forPhotos: "models for photos",
+  forDrawings: "models for drawn people",
   switchOn: "Create Bounding Boxes needs Nodes 2.0: switch on"
 }
 
@@ -24,7 +26,7 @@ export async function loadTexts() {
   const language = app.extensionManager?.setting?.get?.("Comfy.Locale") ?? "en"
   const all = await api.fetchApi("/i18n").then((answer) => (answer.ok ? answer.json() : {}))
   Object.assign(texts, all.en?.dynamicid, all[language]?.dynamicid)
-  Object.assign(words, all[language]?.dynamicidWords)
+  Object.assign(words, all[language]?.dynamicidWords, all[language]?.dynamicidTemplates)
 }
 
 /** A word of a menu in the artist's language. */
