@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from ..checkpoints import SAACheckpoint, load_motion, load_saa
@@ -156,7 +157,7 @@ def drawn_dynamicid(weights: Path = carried.WEIGHTS) -> DynamicID:
     from ..hosts.diffusers import DynamicID
 
     return DynamicID(
-        narrow_pipeline(weights),
+        narrow_pipeline(weights).to(torch.float32),  # its text encoder is kept in half precision
         saa(weights),
         load_motion(carried.path_of(carried.IMR, weights)),
         clip_vision=clip_vision(),

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..detection import load_detector
 from ..training.making import Share
 from ..training.settings_file import load_settings
 from .beginnings import begin_motion, begin_saa
-from .carried import AUTOENCODER, IMR, SAA, UNET, carry_faces, carry_training
+from .carried import AUTOENCODER, FACES, IMR, SAA, UNET, carry_faces, carry_training
 from .make import make_dataset
 from .people import VALIDATION
 from .quick_cache import fill_quickly
@@ -40,7 +41,7 @@ COMMON: dict[str, object] = {
 }  # fmt: skip
 ANCHOR = COMMON | {"steps": 1_500, "batch": 16, "learning_rate": 1e-3, "min_snr_gamma": 5}
 RECONFIGURE = COMMON | {
-    "steps": 1_500, "batch": 16, "learning_rate": 1e-3, "targets": 3, "keep_landmarks": 0.5, "ldc_weight": 1.0,
+    "steps": 1_000, "batch": 8, "learning_rate": 1e-3, "targets": 2, "keep_landmarks": 0.5, "ldc_weight": 1.0,
     "prompt": "a drawing of one person",
 }  # fmt: skip
 
@@ -91,9 +92,10 @@ def begin(folder: Path, seed: int) -> None:
     train_seeing(folder / "faces", folder / "autoencoder", Accelerator(cpu=True, mixed_precision="bf16"), seed)
     carry_packs(folder / "faces", folder / WEIGHTS)
     fill(folder / "models", folder / WEIGHTS, narrow=True)
+    seeing = load_detector(str(folder / WEIGHTS / FACES))
     for name, people, each, pairs in (("pairs", ANCHOR_PEOPLE, 2, True), ("cells", MOTION_PEOPLE, 35, False)):
         if not (folder / name / "manifest.parquet").exists():
-            make_dataset(folder / name, people, each, PHOTO, pairs=pairs)
+            make_dataset(folder / name, people, each, PHOTO, pairs=pairs, detector=seeing)
     unet: Any = UNet2DConditionModel.from_pretrained(folder / "models" / PIPELINE / "unet")  # type: ignore[no-untyped-call]
     begin_saa(unet, folder / BEGINNINGS["anchor"], seed)
     begin_motion(folder / BEGINNINGS["anchor"], folder / BEGINNINGS["reconfigure"], seed)
