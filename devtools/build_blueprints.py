@@ -1,4 +1,4 @@
-"""Write ``subgraphs/``: ``python devtools/build_blueprints.py [--server URL]``, with a ComfyUI running that has this pack.
+"""Write ``subgraphs/`` and the shortest template: ``python devtools/build_blueprints.py [--server URL]``, with a ComfyUI running that has this pack.
 
 A blueprint is one node that holds a whole graph, with the few sockets that a beginner needs; the host lists it among
 its nodes. The parts are those of the workflows (build_workflows.py).
@@ -18,11 +18,24 @@ from graphs import Graph, Group, Link, Node, to_ui
 BLUEPRINTS = parts.ROOT / "subgraphs"
 INPUT, OUTPUT = -10, -20  # ids of the frames at which a subgraph's links begin and end
 CATEGORY = "DynamicID"
-RESULT = Link("VAE Decode", "IMAGE")
-CHECKPOINT = ("checkpoint", "Load Checkpoint", "ckpt_name")
-PROMPT = ("prompt", "Prompt", "text")
-SEED = ("seed", "Sampler", "seed")
-NODE_SIZE = (340, 300)
+SETTING = parts.WORLD  # runs as it is put down
+RESULT = Link("Enlarge", "IMAGE")
+PROMPTS = (("prompt", "Prompt", "text"), ("negative prompt", "Negative prompt", "text"))
+PICTURE = (
+    ("width", "Picture size", "width"),
+    ("height", "Picture size", "height"),
+    ("steps", "Sampler", "steps"),
+    ("seed", "Sampler", "seed"),
+    ("enlarge", "Enlarge", "scale_by"),
+)
+MODELS = (
+    ("checkpoint", "Load Checkpoint", "ckpt_name"),
+    ("vae", "Load VAE", "vae_name"),
+    ("clip vision", "Load CLIP Vision", "clip_name"),
+    ("dynamicid", "Load DynamicID", "saa_file"),
+    ("face models", "Load Face Analysis", "model_pack"),
+)
+NODE_SIZE = (340, 480)
 
 
 @dataclass(frozen=True)
@@ -40,43 +53,41 @@ class Blueprint:
 
 def encode(number: int) -> Node:
     """A person's face; the photo comes from outside."""
-    node = parts.person(number)[1]
+    node = parts.person(SETTING, number)[1]
     return dataclasses.replace(node, inputs={name: value for name, value in node.inputs.items() if name != "image"})
 
 
 def place(number: int, face: Link, after: str | None = None) -> Node:
     inputs = {"face": face} | ({"cast": Link(after, "cast")} if after else {})
-    return Node("DynamicIDPlaceFace", f"Place person {number}", inputs)
+    return Node("DynamicIDPlaceFace", f"Place person {number}", inputs, parts.node_color(number - 1))
 
 
-def picture(last: str, prompt: str) -> tuple[Group, ...]:
-    """From the cast to the decoded picture; saving it is left to the graph around."""
-    prompts, made = parts.picture(Link(last, "cast"), prompt)
+def picture(last: str, people: int) -> tuple[Group, ...]:
+    """From the cast to the picture; saving it is left to the graph around."""
+    prompts, made = parts.picture(SETTING, Link(last, "cast"), people)
     return prompts, dataclasses.replace(made, columns=made.columns[:1])
 
 
 def one_person() -> Blueprint:
-    prompt = "portrait photo of a person in a sunlit park, upper body, looking at the camera, sharp focus"
     groups = (
-        parts.models(),
-        Group("2. Who", ((encode(1), place(1, parts.face(1))),)),
-        *picture("Place person 1", prompt),
+        parts.models(SETTING),
+        parts.group(2, "Who", (encode(1), place(1, parts.face(1)))),
+        *picture("Place person 1", 1),
     )
-    sockets = (("photo", "Person 1", "image"), PROMPT, CHECKPOINT, SEED)
+    sockets = (("photo", "Person 1", "image"), *PROMPTS, *PICTURE, *MODELS)
     return Blueprint("One Person (DynamicID)", "The person of one photo in a new picture.", groups, sockets)
 
 
 def two_people() -> Blueprint:
-    prompt = "photo of two people side by side in a sunlit park, upper bodies, looking at the camera"
     placed = (place(1, parts.face(1)), place(2, parts.face(2), after="Place person 1"))
     groups = (
-        parts.models(),
-        Group("2. Who", ((encode(1), encode(2)), placed)),
-        *picture("Place person 2", prompt),
+        parts.models(SETTING),
+        parts.group(2, "Who", (encode(1), encode(2)), placed),
+        *picture("Place person 2", 2),
     )
     photos = tuple((f"photo {number}", f"Person {number}", "image") for number in (1, 2))
     description = "The people of two photos in one new picture: the first on the left, the second on the right."
-    return Blueprint("Two People (DynamicID)", description, groups, (*photos, PROMPT, CHECKPOINT, SEED))
+    return Blueprint("Two People (DynamicID)", description, groups, (*photos, *PROMPTS, *PICTURE, *MODELS))
 
 
 def edited_expression() -> Blueprint:
@@ -84,26 +95,22 @@ def edited_expression() -> Blueprint:
         "dynamicid": Link("Load DynamicID", "dynamicid"),
         "face": parts.face(1),
         "clip": Link("Load Checkpoint", "CLIP"),
+        "expression": parts.preset_prompt("surprised"),
     }
     edit = Node("DynamicIDEditMotion", "Expression", inputs)
     groups = (
-        parts.models(parts.IMR.name),
-        Group("2. Who, and how they look", ((encode(1), edit, place(1, Link("Expression", "face"))),)),
-        *picture("Place person 1", "portrait photo of a person in a sunlit park, upper body, sharp focus"),
+        parts.models(SETTING),
+        parts.group(2, "Who, and how they look", (encode(1), edit, place(1, Link("Expression", "face")))),
+        *picture("Place person 1", 1),
     )
-    sockets = (
-        ("photo", "Person 1", "image"),
-        ("expression", "Expression", "expression"),
-        ("strength", "Expression", "strength"),
-        PROMPT,
-        CHECKPOINT,
-        SEED,
-    )
+    expression = (("expression", "Expression", "expression"), ("strength", "Expression", "strength"))
+    sockets = (("photo", "Person 1", "image"), *expression, *PROMPTS, *PICTURE, *MODELS)
     description = "The person of one photo in a new picture, with another expression."
     return Blueprint("Edit Expression (DynamicID)", description, groups, sockets)
 
 
 RECIPES = (one_person, two_people, edited_expression)
+SHORT = "1 Two People"  # a template of four nodes
 
 
 # --- files --------------------------------------------------------------------------------------------------------
@@ -202,10 +209,36 @@ def build(object_info: dict, host_version: str) -> dict[str, dict]:
     return {f"{one.name}.json": to_blueprint(one, object_info, host_version) for one in blueprints}
 
 
+def build_short(object_info: dict, host_version: str) -> dict:
+    """The template that a beginner opens first: two photos, the blueprint, and the saved picture."""
+    blueprint = to_blueprint(two_people(), object_info, host_version)
+    (whole,), (definition,) = blueprint["nodes"], blueprint["definitions"]["subgraphs"]
+    info = {
+        "input": {"required": {entry["name"]: ["IMAGE", {}] for entry in whole["inputs"] if entry["type"] == "IMAGE"}},
+        "input_order": {"required": [entry["name"] for entry in whole["inputs"] if entry["type"] == "IMAGE"]},
+        "output": ["IMAGE"],
+        "output_name": ["image"],
+        "display_name": whole["title"],
+    }
+    photos = tuple(dataclasses.replace(SETTING.photo(n), color=parts.node_color(n - 1)) for n in (1, 2))
+    inputs = {f"photo {n}": Link(photos[n - 1].title, "image") for n in (1, 2)}
+    made = Node(definition["id"], whole["title"], inputs, width=NODE_SIZE[0])
+    saved = Node("SaveImage", "Save Image", {"images": Link(made.title, "image"), "filename_prefix": "dynamicid/picture"})
+    groups = (parts.start(parts.START), parts.group(0, "Who", photos), parts.group(0, "Picture", (made,), (saved,)))
+    graph = Graph(SHORT, groups, parts.properties({"DynamicIDDrawnPerson", "SaveImage"}, host_version))
+    template = to_ui(graph, object_info | {definition["id"]: info})
+    (node,) = [one for one in template["nodes"] if one["type"] == definition["id"]]
+    node |= {"inputs": [*node["inputs"], *(entry for entry in whole["inputs"] if entry["type"] != "IMAGE")]}
+    node |= {"size": whole["size"], "title": whole["title"], "properties": {}}
+    return template | {"definitions": blueprint["definitions"], "extra": {"dynamicid": {"for_photos": {}}}}
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Write subgraphs/ for the nodes of a running ComfyUI.")
     parser.add_argument("--server", default="http://127.0.0.1:8188", help="its address (default: %(default)s)")
-    parts.write(build(*parts.ask(parser.parse_args(arguments).server)), BLUEPRINTS)
+    told = parts.ask(parser.parse_args(arguments).server)
+    parts.write(build(*told), BLUEPRINTS)
+    parts.write({f"{SHORT}.json": build_short(*told)}, parts.WORKFLOWS)
     return 0
 
 

@@ -1,8 +1,8 @@
 """Write ``workflows/``: ``python devtools/build_workflows.py [--server URL]``, with a ComfyUI running that has this pack.
 
-Every workflow is described once, below. ``workflows/<name>.json`` is for the host's editor, which lists it as a
-template; ``workflows/api/<name>.json`` is the same graph for scripts. Titles are part of the interface: scripts find
-nodes by them.
+Every workflow is described once, below, for two settings. ``workflows/<title>.json`` is for the host's editor, which
+lists it as a template: it runs as it is opened, on the drawn world. ``workflows/api/<name>.json`` is the same graph for
+scripts, with photos and the published weights. Titles of nodes are part of the interface: scripts find nodes by them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,148 +25,198 @@ from comfyui.speaking import Client  # noqa: E402
 from environment import SetupError, need_core, run_script  # noqa: E402
 
 need_core()
+from dynamicid_core.captions import person_color  # noqa: E402
 from dynamicid_core.catalogue import ModelFile, model_file  # noqa: E402
+from dynamicid_core.prompts import preset_prompt  # noqa: E402
 
 WORKFLOWS = ROOT / "workflows"
-PHOTO = "example.png"  # comes with the host, in its input folder
 CHECKPOINT, VAE, CLIP_VISION, SAA, IMR = map(model_file, ("checkpoint", "vae", "clip_vision", "saa", "imr"))
+PACK = model_file("face_pack")
 # Those that the host's own loaders read, and so offers to download.
 MODELS = {"CheckpointLoaderSimple": CHECKPOINT, "VAELoader": VAE, "CLIPVisionLoader": CLIP_VISION}
-WHERE = (
-    f"Model files go to *models/{CHECKPOINT.folder}*, *models/{VAE.folder}*, *models/{CLIP_VISION.folder}*, "
-    f"*models/{SAA.folder}* (SAA and IMR) and *models/{model_file('face_pack').path}*; the README says where each comes from."
+GROUPS = {  # colours by step
+    "Start here": "#8a6d1f", "Models": "#555555", "Who": "#3f789e", "Where": "#3f8a5a", "Prompt": "#7a4f9e", "Picture": "#9e4f5a",
+}  # fmt: skip
+NOTES = ("What to do", "Models for photos", "In this graph")  # titles
+START = "Press **Run**. Then choose other people: change **seed** in the photo nodes, or put a **Load Image** node with a photo in their place."
+PHOTOS = (
+    "Photos of real people need models that know them: press **models for photos** in **Load DynamicID**. "
+    f"Where they come from: [DynamicID]({SAA.page}) (both files), [base model]({CHECKPOINT.page}), [VAE]({VAE.page}), "
+    f"[CLIP vision]({CLIP_VISION.page}), to be named {CLIP_VISION.name}, [face models]({PACK.page})."
 )
-NEGATIVE = "blurry, low quality, deformed, cropped, watermark, text"
-BOXES = "Boxes"
-BOX_COLORS = ("#4f9de0", "#e0894f")  # one for each person
+
+
+# --- two settings of one graph ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The models and numbers of a graph, and what its photos are."""
+
+    checkpoint: str
+    vae: str
+    clip_vision: str
+    saa: str
+    face_pack: str
+    sampler: dict[str, Any]
+    negative: str
+    heights: int
+    widths: tuple[int, int, int]  # of one, two, three people
+    enlarge: bool = False
+
+    def prompt(self, people: int, where: str = "side by side") -> str:
+        """What the picture shows."""
+        who = ("", "a person", "two people side by side", "three people side by side")[people]
+        return f"photo of {who} in a sunlit park, upper {'body' if people == 1 else 'bodies'}, looking at the camera"
+
+    def photo(self, number: int) -> Node:
+        """The node that a person's photo comes from; ``example.png`` comes with the host."""
+        return Node("LoadImage", f"Photo of person {number}", {"image": "example.png"})
+
+
+class DrawnSetting(Setting):
+    """The drawn world: small models of drawn people, which come with the pack."""
+
+    def prompt(self, people: int, where: str = "") -> str:
+        return f"a drawing of {('', 'one person', 'two people', 'three people')[people]}, blue background"
+
+    def photo(self, number: int) -> Node:
+        return Node("DynamicIDDrawnPerson", f"Photo of person {number}", {"seed": 9999 + number})
+
+
+DDIM = {"seed": 42, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
+PUBLISHED = Setting(
+    CHECKPOINT.name, VAE.name, CLIP_VISION.name, SAA.name, PACK.name, DDIM | {"steps": 50, "cfg": 5.0},
+    "blurry, low quality, deformed, cropped, watermark, text", 768, (768, 768, 1024),
+)  # fmt: skip
+WORLD = DrawnSetting(
+    *(f"drawn_world{part}.safetensors" for part in ("", "_vae", "_vision", "_saa")), "drawn",
+    DDIM | {"steps": 25, "cfg": 2.5}, "", 128, (128, 192, 256), enlarge=True,
+)  # fmt: skip
 
 
 # --- parts that workflows share -----------------------------------------------------------------------------------
 
 
-def note(text: str) -> Node:
-    return Node(NOTE, "What to do", {"text": text})
+def group(step: int, title: str, *columns: tuple[Node, ...]) -> Group:
+    """A step's frame; ``title`` begins with a word of ``GROUPS``."""
+    color = next(color for word, color in GROUPS.items() if title.startswith(word))
+    return Group(f"{step}. {title}" if step else title, columns, color)
 
 
-def models(imr: str = "none") -> Group:
+def start(*texts: str) -> Group:
+    """What to do, before everything else: texts that ``locales`` translate."""
+    notes = tuple(Node(NOTE, title, {"text": text}) for title, text in zip(NOTES, texts, strict=False))
+    return group(0, "Start here", notes)
+
+
+def models(to: Setting) -> Group:
     nodes = (
-        Node("CheckpointLoaderSimple", "Load Checkpoint", {"ckpt_name": CHECKPOINT.name}),
-        Node("VAELoader", "Load VAE", {"vae_name": VAE.name}),
-        Node("CLIPVisionLoader", "Load CLIP Vision", {"clip_name": CLIP_VISION.name}),
-        Node("DynamicIDLoader", "Load DynamicID", {"saa_file": SAA.name, "imr_file": imr}),
-        Node("DynamicIDFaceAnalysis", "Load Face Analysis"),
+        Node("CheckpointLoaderSimple", "Load Checkpoint", {"ckpt_name": to.checkpoint}),
+        Node("VAELoader", "Load VAE", {"vae_name": to.vae}),
+        Node("CLIPVisionLoader", "Load CLIP Vision", {"clip_name": to.clip_vision}),
+        Node("DynamicIDLoader", "Load DynamicID", {"saa_file": to.saa, "imr_file": "auto"}),
+        Node("DynamicIDFaceAnalysis", "Load Face Analysis", {"model_pack": to.face_pack}),
     )
-    return Group("1. Models", (nodes,))
+    return group(1, "Models", nodes)
 
 
-def person(number: int) -> tuple[Node, Node]:
-    """A photo and its face, one above the other."""
-    photo = f"Photo of person {number}"
+def person(to: Setting, number: int) -> tuple[Node, Node]:
+    """A photo and its face, one above the other, in the person's colour."""
+    photo = to.photo(number)
     inputs = {
         "dynamicid": Link("Load DynamicID", "dynamicid"),
         "clip_vision": Link("Load CLIP Vision", "CLIP_VISION"),
-        "image": Link(photo, "IMAGE"),
+        "image": Link(photo.title, "IMAGE" if photo.type == "LoadImage" else "image"),
         "face_analysis": Link("Load Face Analysis", "face_analysis"),
     }
-    return Node("LoadImage", photo, {"image": PHOTO}), Node("DynamicIDEncodeFace", f"Person {number}", inputs)
+    encoded = Node("DynamicIDEncodeFace", f"Person {number}", inputs)
+    return tuple(replace(node, color=node_color(number - 1)) for node in (photo, encoded))
+
+
+def node_color(number: int) -> str:
+    """The colour of person ``number`` (from 0), dark enough for the white title of a node."""
+    return "#" + bytes(value * 55 // 100 for value in person_color(number)).hex()
 
 
 def face(number: int) -> Link:
     return Link(f"Person {number}", "face")
 
 
-def place_in_boxes(faces: list[Link], size: int = 768) -> tuple[Node, ...]:
-    """The editor with one box for each of two people, and the cast."""
-    boxes = [
-        {
-            "x": x,
-            "y": 96,
-            "width": 312,
-            "height": 640,
-            "metadata": {"type": "obj", "text": "", "desc": name, "palette": [c]},
-        }
-        for x, name, c in zip((48, 408), ("person 1", "person 2"), BOX_COLORS, strict=True)
-    ]
-    canvas = {"width": size, "height": size}
+def place_in_boxes(faces: list[Link]) -> Node:
     growing = {f"faces.face{i}": link for i, link in enumerate(faces)}
-    return (
-        Node("CreateBoundingBoxes", BOXES, {**canvas, "editor_state": boxes}),
-        Node("DynamicIDPlaceFaces", "Place Faces in Boxes", {**growing, "bboxes": Link(BOXES, "bboxes"), **canvas}),
-    )
+    return Node("DynamicIDPlaceFaces", "Place Faces in Boxes", growing)
 
 
-def preview(cast: Link, size: int) -> Node:
-    return Node("DynamicIDPreviewCast", "Preview Cast", {"cast": cast, "width": size, "height": size})
+def preview(cast: Link) -> Node:
+    return Node("DynamicIDPreviewCast", "Preview Cast", {"cast": cast, "latent": Link("Picture size", "LATENT")})
 
 
-def picture(cast: Link, prompt: str, size: int = 768) -> tuple[Group, Group]:
-    """From the cast to the saved picture, with the published settings."""
+def picture(to: Setting, cast: Link, people: int) -> tuple[Group, Group]:
+    """From the cast to the saved picture."""
     clip, vae = Link("Load Checkpoint", "CLIP"), Link("Load VAE", "VAE")
-    checkpoint, dynamicid = Link("Load Checkpoint", "MODEL"), Link("Load DynamicID", "dynamicid")
+    applied = {"model": Link("Load Checkpoint", "MODEL"), "dynamicid": Link("Load DynamicID", "dynamicid"), "cast": cast}
     sampler: dict[str, Any] = {
         "model": Link("Apply DynamicID", "model"),
         "positive": Link("Prompt", "CONDITIONING"),
         "negative": Link("Negative prompt", "CONDITIONING"),
         "latent_image": Link("Picture size", "LATENT"),
     }
-    sampler |= {"seed": 42, "steps": 50, "cfg": 5.0, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
     prompts = (
-        Node("DynamicIDApply", "Apply DynamicID", {"model": checkpoint, "dynamicid": dynamicid, "cast": cast}),
-        Node("CLIPTextEncode", "Prompt", {"text": prompt, "clip": clip}),
-        Node("CLIPTextEncode", "Negative prompt", {"text": NEGATIVE, "clip": clip}),
+        Node("DynamicIDApply", "Apply DynamicID", applied),
+        Node("CLIPTextEncode", "Prompt", {"text": to.prompt(people), "clip": clip}),
+        Node("CLIPTextEncode", "Negative prompt", {"text": to.negative, "clip": clip}),
     )
-    sampling = (
-        Node("EmptyLatentImage", "Picture size", {"width": size, "height": size}),
-        Node("KSampler", "Sampler", sampler),
+    sampling = [
+        Node("EmptyLatentImage", "Picture size", {"width": to.widths[people - 1], "height": height_of(to, people)}),
+        Node("KSampler", "Sampler", sampler | to.sampler),
         Node("VAEDecode", "VAE Decode", {"samples": Link("Sampler", "LATENT"), "vae": vae}),
-    )
-    saved = (
-        Node(
-            "SaveImage", "Save Image", {"images": Link("VAE Decode", "IMAGE"), "filename_prefix": "dynamicid/picture"}
-        ),
-    )
-    return Group("4. Prompt", (prompts,)), Group("5. Picture", (sampling, saved))
+    ]
+    made = Link("VAE Decode", "IMAGE")
+    if to.enlarge:
+        sampling.append(
+            Node("ImageScaleBy", "Enlarge", {"image": made, "upscale_method": "lanczos", "scale_by": 4.0})
+        )
+        made = Link("Enlarge", "IMAGE")
+    saved = Node("SaveImage", "Save Image", {"images": made, "filename_prefix": "dynamicid/picture"})
+    return group(4, "Prompt", prompts), group(5, "Picture", tuple(sampling), (saved,))
+
+
+def height_of(to: Setting, people: int) -> int:
+    return to.widths[people - 1] if to is PUBLISHED else to.heights
 
 
 # --- the workflows ------------------------------------------------------------------------------------------------
 
 
-def single_person() -> tuple[Group, ...]:
-    text = (
-        "Choose a photo in **Photo of person 1**, write a **Prompt**, and press **Run**. The preview in **Person 1** "
-        f"numbers the faces that were found: for a group photo, set **face_index** to the right one. {WHERE}"
-    )
-    placed = Node("DynamicIDPlaceFace", "Place Face", {"face": face(1)})
-    cast = Link("Place Face", "cast")
+def single_person(to: Setting) -> tuple[Group, ...]:
+    text = "**Person 1** numbers the faces of its photo: for a group photo, set **face_index** to the right one."
+    placed, cast = Node("DynamicIDPlaceFace", "Place Face", {"face": face(1)}), Link("Place Face", "cast")
     return (
-        models(),
-        Group("2. Who", (person(1),)),
-        Group("3. Where", ((note(text), placed, preview(cast, 768)),)),
-        *picture(cast, "portrait photo of a person in a sunlit park, upper body, looking at the camera, sharp focus"),
+        start(START, PHOTOS, text),
+        models(to),
+        group(2, "Who", person(to, 1)),
+        group(3, "Where", (placed, preview(cast))),
+        *picture(to, cast, 1),
     )
 
 
-def two_people() -> tuple[Group, ...]:
-    text = (
-        "Choose a photo of each person, draw one box for each in **Boxes** (box 1 belongs to person 1; the editor needs "
-        f"*Nodes 2.0*, in the main menu), and press **Run**. {WHERE} The boxes lie on a canvas of 768 x 768 that is "
-        "stretched over the picture: for another shape set the same **width** and **height** in **Boxes**, **Place Faces in "
-        "Boxes** and **Picture size**."
-    )
+def two_people(to: Setting) -> tuple[Group, ...]:
+    text = "Drag the boxes in **Place Faces in Boxes** to where people shall be: box 1 belongs to person 1."
     cast = Link("Place Faces in Boxes", "cast")
     return (
-        models(),
-        Group("2. Who", (person(1), person(2))),
-        Group("3. Where", ((note(text), *place_in_boxes([face(1), face(2)])), (preview(cast, 768),))),
-        *picture(cast, "photo of two people side by side in a sunlit park, upper bodies, looking at the camera"),
+        start(START, PHOTOS, text),
+        models(to),
+        group(2, "Who", person(to, 1), person(to, 2)),
+        group(3, "Where", (place_in_boxes([face(1), face(2)]), preview(cast))),
+        *picture(to, cast, 2),
     )
 
 
-def edited_expression() -> tuple[Group, ...]:
+def edited_expression(to: Setting) -> tuple[Group, ...]:
     text = (
-        "Choose a photo of each person, write in **Expression of person 1** and **2** what each face shall show, and "
-        f"press **Run**. {WHERE} With **strength** 0 a face keeps the expression of its photo, and above 1 the new one is "
-        "exaggerated."
+        "Write in **Expression of person 1** and **2** what each face shall show, or choose from its presets. With "
+        "**strength** 0 a face keeps the expression of its photo; above 1 the new one is exaggerated."
     )
 
     def edit(number: int, expression: str) -> Node:
@@ -175,73 +226,79 @@ def edited_expression() -> tuple[Group, ...]:
             "clip": Link("Load Checkpoint", "CLIP"),
             "expression": expression,
         }
-        return Node("DynamicIDEditMotion", f"Expression of person {number}", inputs)
+        return Node("DynamicIDEditMotion", f"Expression of person {number}", inputs, node_color(number - 1))
 
-    first = edit(1, "a very surprised expression, front view")
-    second = edit(2, "a happy expression, front view")
+    first, second = edit(1, preset_prompt("surprised")), edit(2, preset_prompt("happy"))
     cast = Link("Place Faces in Boxes", "cast")
-    edited = [Link(node.title, "face") for node in (first, second)]
+    placed = place_in_boxes([Link(node.title, "face") for node in (first, second)])
     return (
-        models(IMR.name),
-        Group("2. Who, and how they look", ((*person(1), first), (*person(2), second))),
-        Group("3. Where", ((note(text), *place_in_boxes(edited)), (preview(cast, 768),))),
-        *picture(cast, "photo of two people side by side in a sunlit park, upper bodies, looking at the camera"),
+        start(START, PHOTOS, text),
+        models(to),
+        group(2, "Who, and how they look", (*person(to, 1), first), (*person(to, 2), second)),
+        group(3, "Where", (placed, preview(cast))),
+        *picture(to, cast, 2),
     )
 
 
-def blend() -> tuple[Group, ...]:
+def blend(to: Setting) -> tuple[Group, ...]:
     text = (
-        "Choose two photos, set in **Blend Faces** how much of each the new person gets (**2, 1** is two parts of person 1), "
-        "and press **Run**. The mode **tokens** averages the faces; **attention** shows both to the model, as published. "
-        f"{WHERE}"
+        "Set in **Blend Faces** how much of each the new person gets: **2, 1** is two parts of person 1. The mode **tokens** "
+        "averages the faces; **attention** shows both to the model, as published."
     )
     blended = Node("DynamicIDBlendFaces", "Blend Faces", {"faces.face0": face(1), "faces.face1": face(2)})
     placed = Node("DynamicIDPlaceFace", "Place Face", {"face": Link("Blend Faces", "face")})
     cast = Link("Place Face", "cast")
     return (
-        models(),
-        Group("2. Who", (person(1), person(2))),
-        Group("3. One new person", ((note(text), blended, placed, preview(cast, 768)),)),
-        *picture(cast, "portrait photo of a person in a sunlit park, upper body, looking at the camera, sharp focus"),
+        start(START, PHOTOS, text),
+        models(to),
+        group(2, "Who", person(to, 1), person(to, 2)),
+        group(3, "Where", (blended, placed, preview(cast))),
+        *picture(to, cast, 1),
     )
 
 
-def three_people_masks() -> tuple[Group, ...]:
+def three_people_masks(to: Setting) -> tuple[Group, ...]:
     text = (
-        "Choose a photo of each person and press **Run**: the masks are three upright strips with soft edges. For regions "
-        "of your own, connect any mask to **mask** of **Place person 1** to **3**, for example one painted with *Open in Mask "
-        f"Editor* on a loaded picture. {WHERE}"
+        "The masks are three upright strips with soft edges. For regions of your own, connect any mask to **mask** of **Place "
+        "person 1** to **3**, for example one painted with *Open in Mask Editor* on a finished picture."
     )
-    size, width, soft = 1024, 384, 64
+    wide, high = to.widths[2], height_of(to, 3)
     masks = [
-        Node("SolidMask", "Nowhere", {"value": 0.0, "width": size, "height": size}),
-        Node("SolidMask", "Strip", {"value": 1.0, "width": width, "height": size}),
-        Node("FeatherMask", "Soft strip", {"mask": Link("Strip", "MASK"), "left": soft, "right": soft}),
+        Node("SolidMask", "Nowhere", {"value": 0.0, "width": wide, "height": high}),
+        Node("SolidMask", "Strip", {"value": 1.0, "width": wide * 3 // 8, "height": high}),
+        Node("FeatherMask", "Soft strip", {"mask": Link("Strip", "MASK"), "left": wide // 16, "right": wide // 16}),
     ]
     places = []
-    for number, x in enumerate((0, 320, 640), 1):
+    for number in (1, 2, 3):
         strip = {
             "destination": Link("Nowhere", "MASK"),
             "source": Link("Soft strip", "MASK"),
-            "x": x,
+            "x": wide * 5 * (number - 1) // 16,
             "operation": "add",
         }
         masks.append(Node("MaskComposite", f"Mask of person {number}", strip))
         inputs = {"face": face(number), "mask": Link(f"Mask of person {number}", "MASK")}
         if places:
             inputs["cast"] = Link(places[-1].title, "cast")
-        places.append(Node("DynamicIDPlaceFace", f"Place person {number}", inputs))
+        places.append(Node("DynamicIDPlaceFace", f"Place person {number}", inputs, node_color(number - 1)))
     cast = Link("Place person 3", "cast")
     return (
-        models(),
-        Group("2. Who", (person(1), person(2), person(3))),
-        Group("3. Where", (tuple(masks), (note(text), *places, preview(cast, size)))),
-        *picture(
-            cast, "photo of three people side by side in a sunlit park, upper bodies, looking at the camera", size
-        ),
+        start(START, PHOTOS, text),
+        models(to),
+        group(2, "Who", person(to, 1), person(to, 2), person(to, 3)),
+        group(3, "Where", tuple(masks), (*places, preview(cast))),
+        *picture(to, cast, 3),
     )
 
 
+# Name of the file for scripts, and the title that artists see, which is the template's file name.
+TITLES = {
+    "single_person": "2 One Person",
+    "two_people": "3 Two People in Boxes",
+    "edited_expression": "4 Expressions",
+    "blend": "5 One New Person out of Two",
+    "three_people_masks": "6 Three People with Masks",
+}
 RECIPES = {
     recipe.__name__: recipe for recipe in (single_person, two_people, edited_expression, blend, three_people_masks)
 }
@@ -268,15 +325,32 @@ def properties(types: set[str], host_version: str) -> dict[str, dict]:
     return found
 
 
+def switch(template: Graph, object_info: dict, published: dict[str, dict]) -> dict[str, dict]:
+    """What the page sets for photos: node id of a template -> widget -> value, where the published setting differs."""
+    drawn, by_title = to_api(template, object_info), {node["_meta"]["title"]: node["inputs"] for node in published.values()}
+    found: dict[str, dict] = {}
+    for number, node in drawn.items():
+        other = by_title.get(node["_meta"]["title"], {})
+        values = {key: value for key, value in other.items() if not isinstance(value, list) and key in node["inputs"]}
+        values = {key: value for key, value in values.items() if node["inputs"][key] != value}
+        if node["class_type"] == "ImageScaleBy":
+            values = {"scale_by": 1.0}
+        if values:
+            found[number] = values
+    return found
+
+
 def build(object_info: dict, host_version: str) -> dict[str, dict]:
     """File below ``workflows/`` -> content, for the nodes of a host of this version."""
     files = {}
     for name, recipe in RECIPES.items():
-        groups = recipe()
-        types = {node.type for node in Graph(name, groups).nodes}
-        graph = Graph(name, groups, properties(types, host_version))
-        files[f"{name}.json"] = to_ui(graph, object_info)
-        files[f"api/{name}.json"] = to_api(graph, object_info)
+        types = {node.type for node in Graph(name, recipe(WORLD)).nodes}
+        graph = Graph(name, recipe(WORLD), properties(types, host_version))
+        published = to_api(Graph(name, recipe(PUBLISHED)), object_info)
+        template = to_ui(graph, object_info)
+        template["extra"] = {"dynamicid": {"for_photos": switch(graph, object_info, published)}}
+        files[f"{TITLES[name]}.json"] = template
+        files[f"api/{name}.json"] = published
     return files
 
 

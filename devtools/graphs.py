@@ -19,21 +19,22 @@ SLOT, WIDGET, TITLE, GAP = 20, 26, 30, 40  # px
 # Room under a node's widgets, for the pictures, texts and buttons that the editor shows there.
 ROOM = {
     "LoadImage": 230,
+    "DynamicIDDrawnPerson": 230,
     "DynamicIDLoader": 40,
     "DynamicIDFaceAnalysis": 40,
     "DynamicIDEncodeFace": 260,
     "DynamicIDPlaceFace": 40,
-    "DynamicIDPlaceFaces": 40,
+    "DynamicIDPlaceFaces": 270,
     "DynamicIDBlendFaces": 40,
     "DynamicIDApply": 40,
     "DynamicIDPreviewCast": 300,
     "DynamicIDEditMotion": 130,
-    "CreateBoundingBoxes": 620,
     "CLIPTextEncode": 110,
     "SaveImage": 480,
-    NOTE: 150,
+    NOTE: 130,
 }
-WIDTH = {"CreateBoundingBoxes": 420, "SaveImage": 480, NOTE: 420}
+SHORTER = {"KSampler": ("Sampler",), "ImageScaleBy": ("Enlarge",)}  # titles that say no more than the type's
+WIDTH = {"SaveImage": 480, NOTE: 420}
 DEFAULT_WIDTH = 300
 
 
@@ -52,6 +53,8 @@ class Node:
     type: str
     title: str
     inputs: dict[str, Any] = field(default_factory=dict)
+    color: str = ""  # of its title bar
+    width: int = 0  # px; 0: that of its type
 
 
 @dataclass(frozen=True)
@@ -213,20 +216,23 @@ def _ui_node(graph: Graph, number: int, node: Node, object_info: dict) -> dict:
         values = [value for slot in widgets for value in _widget_values(node, slot, info)]
     rows = max(sum("widget" not in entry for entry in inputs), len(outputs))
     height = SLOT * rows + WIDGET * len(values) + ROOM.get(node.type, 0) + 10
-    return {
+    entry = {
         "id": number,
         "type": node.type,
         "pos": [0, 0],
-        "size": [WIDTH.get(node.type, DEFAULT_WIDTH), height],
+        "size": [node.width or WIDTH.get(node.type, DEFAULT_WIDTH), height],
         "flags": {},
         "order": number - 1,
         "mode": 0,
         "inputs": inputs,
         "outputs": outputs,
-        "title": node.title,
         "properties": {"Node name for S&R": node.type, **graph.properties.get(node.type, {})},
         "widgets_values": values,
     }
+    # The editor shows the title of the type in the artist's language where a node has none of its own.
+    if node.type == NOTE or node.title not in (info["display_name"], *SHORTER.get(node.type, ())):
+        entry["title"] = node.title
+    return entry | ({"color": node.color} if node.color else {})
 
 
 def _ui_input(slot: Slot) -> dict:

@@ -44,7 +44,9 @@ LARGEST_DETECTION = 4096  # px of the longer side: larger pictures are shrunk be
 
 # Packs share recognisers: buffalo_m has that of buffalo_l. File -> the pack by which it goes; of others the folder's name
 # tells, since several recognisers come under one file name (glintr100.onnx of antelopev2 and of AuraFace).
-RECOGNISERS = {"w600k_r50": RECOGNISER, "w600k_mbf": "buffalo_s", "arcface_drawn": "drawn"}
+RECOGNISERS = {
+    "w600k_r50": RECOGNISER, "w600k_mbf": "buffalo_s", "arcface_drawn": "drawn", "arcface_judge": "drawn_judge",
+}  # fmt: skip
 
 
 def recogniser_in(models: Mapping[str, Path], identity_channels: str = "rgb") -> str:

@@ -26,7 +26,7 @@ def place_in_boxes(
     weight: float = 1.0,
     cells: tuple[int, int] = (128, 128),
 ) -> Cast:
-    """A new cast with one more person for each face; box n belongs to face n.
+    """A new cast with one more person for each face; box n belongs to person n.
 
     ``frames``: for each frame its boxes (y0, x0, y1, x1), fractions of the picture. With several frames each person
     moves with them: boxes that differ become a mask of ``cells`` (height, width).
@@ -38,7 +38,7 @@ def place_in_boxes(
             few, many = ("faces", "boxes") if len(boxes) > len(faces) else ("boxes", "faces")
             raise DynamicIDError(
                 f"There are {len(faces)} faces and {len(boxes)} boxes{where}: too few {few}. "
-                f"Box 1 belongs to face 1, and so on; add {few} or remove {many}."
+                f"Box 1 belongs to person 1, and so on; add {few} or remove {many}."
             )
     people = []
     for face, own in zip(faces, zip(*frames, strict=True), strict=True):  # the face's box in each frame

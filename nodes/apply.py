@@ -8,6 +8,7 @@ from ..dynamicid_core.checkpoints import encoder_warnings
 from ..dynamicid_core.drawing import draw_gate_maps
 from ..dynamicid_core.gate_maps import LAYERS, GateRecorder
 from ..dynamicid_core.types import SAAOptions
+from .hints import hinted
 from .running import is_running
 from .sockets import CATEGORY, Cast, DynamicID
 
@@ -89,6 +90,7 @@ class DynamicIDApply(io.ComfyNode):
         return is_running(DynamicIDGateMaps)
 
     @classmethod
+    @hinted
     def execute(cls, model, dynamicid, cast, **options) -> io.NodeOutput:
         from ..dynamicid_core.hosts import comfy as host
         from .progress import warn
@@ -127,11 +129,12 @@ class DynamicIDGateMaps(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(cls, model, samples, layers="all", start_at=0.0, end_at=1.0) -> io.NodeOutput:
         from ..dynamicid_core.hosts import comfy as host
-        from .pictures import preview_of, to_images
+        from .pictures import picture_size, preview_of, to_images
 
-        height, width = (8 * cells for cells in samples["samples"].shape[-2:])
+        height, width = picture_size(samples)
         pictures = []
         for cast, maps in host.gate_maps(model, height, width, layers=layers, start_at=start_at, end_at=end_at):
             names = [person.face.name for person in cast.people]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..dynamicid_core import placing
+from ..dynamicid_core.layouts import LAYOUTS, arranged, parse_boxes
 from ..dynamicid_core.types import Cast as CastValue
 from .boxes import cells, to_frames
+from .hints import hinted
 from .sockets import CATEGORY, Cast, Face, growing_faces, in_order
 
 MAX_SIZE = 16384
@@ -41,6 +43,7 @@ class DynamicIDPlaceFace(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(cls, face, weight: float = 1.0, cast: CastValue | None = None, mask=None) -> io.NodeOutput:
         from .pictures import to_mask
 
@@ -54,31 +57,71 @@ class DynamicIDPlaceFaces(io.ComfyNode):
             node_id="DynamicIDPlaceFaces",
             display_name="Place Faces in Boxes",
             category=CATEGORY,
-            description="Adds several people to the cast: box 1 belongs to face 1, and so on.",
-            search_aliases=["face boxes", "bounding boxes", "assign people", "regional faces"],
+            description="Adds several people to the cast, each in a box: drawn here, arranged, or from another node.",
+            search_aliases=["face boxes", "bounding boxes", "assign people", "regional faces", "group photo"],
             inputs=[
                 growing_faces("One face for each box, in the same order."),
                 io.BoundingBox.Input(
                     "bboxes",
                     force_input=True,
-                    tooltip="Boxes in pixels, e.g. from Create Bounding Boxes, where you draw them.",
+                    optional=True,
+                    tooltip="Boxes of another node, in pixels; where they are connected, layout and drawn_boxes do nothing.",
                 ),
                 io.Int.Input(
-                    "width", default=1024, min=8, max=MAX_SIZE, tooltip="Width of the canvas that the boxes refer to."
+                    "width",
+                    default=1024,
+                    min=8,
+                    max=MAX_SIZE,
+                    advanced=True,
+                    tooltip="For bboxes alone: width of the canvas that they refer to.",
                 ),
-                io.Int.Input("height", default=1024, min=8, max=MAX_SIZE, tooltip="Height of that canvas."),
+                io.Int.Input(
+                    "height",
+                    default=1024,
+                    min=8,
+                    max=MAX_SIZE,
+                    advanced=True,
+                    tooltip="For bboxes alone: height of that canvas.",
+                ),
                 Cast.Input("cast", optional=True, tooltip="People placed before."),
                 weight_input(),
+                io.Combo.Input(
+                    "layout",
+                    options=list(LAYOUTS),
+                    default=LAYOUTS[0],
+                    optional=True,
+                    tooltip="Where people stand, without bboxes: arranged, or 'drawn' as in drawn_boxes.",
+                ),
+                io.String.Input(
+                    "drawn_boxes",
+                    default="",
+                    optional=True,
+                    tooltip="One box for each person: left,top,right,bottom as fractions of the picture, with ; between boxes. "
+                    "Drawing below writes them.",
+                ),
             ],
             outputs=[Cast.Output(display_name="cast")],
         )
 
     @classmethod
+    @hinted
     def execute(
-        cls, faces: io.Autogrow.Type, bboxes, width: int, height: int, weight: float = 1.0, cast=None
+        cls,
+        faces: io.Autogrow.Type,
+        bboxes=None,
+        width: int = 1024,
+        height: int = 1024,
+        weight: float = 1.0,
+        cast=None,
+        layout: str = LAYOUTS[0],
+        drawn_boxes: str = "",
     ) -> io.NodeOutput:
-        frames, grid = to_frames(bboxes, width, height), cells(width, height)
-        return io.NodeOutput(placing.place_in_boxes(cast, in_order(faces), frames, weight, grid))
+        people = in_order(faces)
+        if bboxes is not None:
+            frames = to_frames(bboxes, width, height)
+        else:
+            frames = [parse_boxes(drawn_boxes) if layout == LAYOUTS[-1] else arranged(layout, len(people))]
+        return io.NodeOutput(placing.place_in_boxes(cast, people, frames, weight, cells(width, height)))
 
 
 class DynamicIDPreviewCast(io.ComfyNode):
@@ -96,15 +139,23 @@ class DynamicIDPreviewCast(io.ComfyNode):
                 io.Int.Input("width", default=1024, min=16, max=MAX_SIZE, tooltip="Width of the drawing."),
                 io.Int.Input("height", default=1024, min=16, max=MAX_SIZE, tooltip="Height of the drawing."),
                 io.Image.Input("image", optional=True, tooltip="A picture to draw on, e.g. the finished one."),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="What is sampled, e.g. an empty latent image: the drawing gets its size, not width and height.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="image")],
         )
 
     @classmethod
-    def execute(cls, cast: CastValue, width: int, height: int, image=None) -> io.NodeOutput:
+    @hinted
+    def execute(cls, cast: CastValue, width: int, height: int, image=None, latent=None) -> io.NodeOutput:
         from ..dynamicid_core.drawing import draw_cast
-        from .pictures import preview_of, to_arrays, to_images
+        from .pictures import picture_size, preview_of, to_arrays, to_images
 
+        if latent is not None:
+            height, width = picture_size(latent)
         background = to_arrays(image)[0] if image is not None else None
         drawn = to_images([draw_cast(cast, width, height, background)])
         return io.NodeOutput(drawn, ui=preview_of(cls, drawn))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..dynamicid_core import prompts
+from .hints import hinted
 from .sockets import CATEGORY
 
 
@@ -43,12 +44,14 @@ class DynamicIDDrawnPerson(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(cls, seed: int, expression: str, pose: str, size: int) -> io.NodeOutput:
         from ..dynamicid_core.datasets.labels import expression_of
         from ..dynamicid_core.drawn.make import portrait, posed
-        from .pictures import to_images
+        from .pictures import preview_of, to_images
 
-        return io.NodeOutput(to_images([portrait(seed, posed(expression_of(expression), pose), size)]))
+        drawn = to_images([portrait(seed, posed(expression_of(expression), pose), size)])
+        return io.NodeOutput(drawn, ui=preview_of(cls, drawn))
 
 
 NODES = [DynamicIDDrawnPerson]

@@ -6,11 +6,13 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import apply, cast, drawn, faces, load, motion, score
 from .folders import register_folders
+from .world import fill_empty_models
 
 
 class DynamicIDExtension(ComfyExtension):
     async def on_load(self) -> None:
         register_folders()
+        fill_empty_models()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [*load.NODES, *faces.NODES, *motion.NODES, *cast.NODES, *apply.NODES, *score.NODES, *drawn.NODES]

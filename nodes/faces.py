@@ -115,6 +115,7 @@ class DynamicIDSaveFace(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(cls, face, filename_prefix: str) -> io.NodeOutput:
         path, name, subfolder = new_face_path(filename_prefix)
         save_face(path, face)
@@ -156,6 +157,7 @@ class DynamicIDLoadFace(io.ComfyNode):
         return status.st_mtime, status.st_size
 
     @classmethod
+    @hinted
     def execute(cls, face_file: str) -> io.NodeOutput:
         if not face_file:
             raise DynamicIDError("Choose a face file.")

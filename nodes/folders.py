@@ -22,8 +22,20 @@ def register_folders() -> None:
 
 def checkpoints(part: str) -> list[str]:
     """Files in ``models/dynamicid``; safetensors first, and those named after ``part`` ("saa", "imr") before others."""
-    names = folder_paths.get_filename_list(MODELS)
+    try:
+        names = folder_paths.get_filename_list(MODELS)
+    except OSError:  # the folder went while the host was running, and the host remembers what was in it
+        folder_paths.filename_list_cache.pop(MODELS, None)
+        names = folder_paths.get_filename_list(MODELS)
     return sorted(names, key=lambda n: (part not in n.lower(), not n.endswith(FACE_SUFFIX), n))
+
+
+def companion(saa_file: str) -> str | None:
+    """The IMR file that goes with an SAA file: the one of the same name with "imr" for "saa", else the only one."""
+    found = [name for name in checkpoints("imr") if "imr" in name.lower()]
+    stem = os.path.splitext(saa_file)[0].lower().replace("saa", "imr")
+    same = [name for name in found if os.path.splitext(name)[0].lower() == stem]
+    return same[0] if same else found[0] if len(found) == 1 else None
 
 
 def checkpoint_path(name: str) -> str:

@@ -1,8 +1,10 @@
-"""How an artist supplies what the core finds missing: the node to connect, the input to set."""
+"""Errors as an artist reads them: how to supply what is missing, and a name without the folders of the installation."""
 
 from __future__ import annotations
 
-from ..dynamicid_core.types import Part, hinting
+import functools
+
+from ..dynamicid_core.types import DynamicIDError, Part, hinting
 
 HINTS: dict[Part, str] = {
     "face detector": "Connect Load Face Analysis.",
@@ -12,6 +14,23 @@ HINTS: dict[Part, str] = {
 }
 
 
+class Told(DynamicIDError):
+    """A DynamicIDError for the host, which shows an error's type with its module: here a path, unless it is built in."""
+
+
+Told.__name__ = Told.__qualname__ = DynamicIDError.__name__
+Told.__module__ = "builtins"
+
+
 def hinted(execute):
-    """A node's ``execute`` whose errors say what to connect."""
-    return hinting(HINTS)(execute)
+    """A node's ``execute`` whose errors say what to connect, and are called DynamicIDError without a path."""
+    with_hints = hinting(HINTS)(execute)
+
+    @functools.wraps(execute)
+    def told(*args, **inputs):
+        try:
+            return with_hints(*args, **inputs)
+        except DynamicIDError as error:
+            raise Told(str(error)) from error
+
+    return told

@@ -6,10 +6,14 @@ from comfy_api.latest import io
 
 from ..dynamicid_core.checkpoints import motion_warning
 from ..dynamicid_core.types import DynamicIDError
-from .folders import checkpoint_path, checkpoints, insightface_roots
+from .folders import checkpoint_path, checkpoints, companion, insightface_roots
+from .hints import hinted
+from .motion import DynamicIDEditMotion
+from .running import is_running
 from .sockets import CATEGORY, DynamicID, FaceAnalysis
 
-NONE = "none"
+NONE, AUTO = "none", "auto"
+GET_FILES = "Get the files of the published weights with 'python -m dynamicid_core download', or choose another."
 
 
 class DynamicIDLoader(io.ComfyNode):
@@ -29,29 +33,41 @@ class DynamicIDLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "imr_file",
-                    options=[*checkpoints("imr"), NONE],
+                    options=[AUTO, *checkpoints("imr"), NONE],
                     tooltip="Weights for Edit Expression and Pose: imr.safetensors, or the published IMR.bin with "
-                    "key_point_encoder.bin beside it. 'none' if no expression is edited.",
+                    "key_point_encoder.bin beside it. 'auto': the one that goes with saa_file, if it is there.",
                 ),
             ],
             outputs=[DynamicID.Output(display_name="dynamicid")],
+            hidden=[io.Hidden.prompt],
         )
 
     @classmethod
     def validate_inputs(cls, saa_file: str | None = None, imr_file: str | None = None) -> bool | str:
         for name in (saa_file, imr_file):
-            if name not in (None, NONE, *checkpoints("saa")):
-                return f"There is no file {name!r} in models/dynamicid. Run 'python -m dynamicid_core download' or choose another."
-        if saa_file == NONE:
+            if name not in (None, NONE, AUTO, *checkpoints("saa")):
+                return f"There is no file {name!r} in models/dynamicid. {GET_FILES}"
+        if saa_file in (NONE, AUTO):
             return "Load DynamicID needs a file for saa_file."
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> bool:
+        return is_running(DynamicIDEditMotion)  # so that what is missing is said before anything is encoded
+
+    @classmethod
+    @hinted
     def execute(cls, saa_file: str, imr_file: str) -> io.NodeOutput:
         from ..dynamicid_core.hosts import comfy as host
         from .progress import warn
 
-        loaded = host.load(checkpoint_path(saa_file), None if imr_file == NONE else checkpoint_path(imr_file))
+        imr = companion(saa_file) if imr_file == AUTO else None if imr_file == NONE else imr_file
+        if imr is None and is_running(DynamicIDEditMotion, cls.hidden.prompt):
+            raise DynamicIDError(
+                f"Expressions are edited in this graph, but imr_file is {imr_file!r} and models/dynamicid has no file that goes "
+                f"with {saa_file}. {GET_FILES}"
+            )
+        loaded = host.load(checkpoint_path(saa_file), None if imr is None else checkpoint_path(imr))
         if message := motion_warning(loaded.saa, loaded.motion):
             warn(message)
         return io.NodeOutput(loaded)
@@ -84,6 +100,18 @@ class DynamicIDFaceAnalysis(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model_pack: str | None = None) -> bool | str:
+        from ..dynamicid_core.detection import find_pack, split_pack
+
+        try:  # looked for before anything is computed; what is found is loaded later
+            if model_pack and model_pack.strip():
+                find_pack(split_pack(model_pack.strip())[0], insightface_roots())
+        except DynamicIDError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    @hinted
     def execute(cls, model_pack: str, provider: str) -> io.NodeOutput:
         from ..dynamicid_core.detection import load_detector
 

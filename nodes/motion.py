@@ -103,6 +103,7 @@ class DynamicIDBlendFaces(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(cls, faces: io.Autogrow.Type, weights: str, mode: str) -> io.NodeOutput:
         return io.NodeOutput(blending.blend_faces(in_order(faces), blending.parse_weights(weights), mode))
 
@@ -137,6 +138,7 @@ class DynamicIDMotionPrompt(io.ComfyNode):
         )
 
     @classmethod
+    @hinted
     def execute(cls, expression: str, intensity: str, pose: str) -> io.NodeOutput:
         return io.NodeOutput(prompts.preset_prompt(expression, intensity, pose))
 

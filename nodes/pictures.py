@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import comfy.model_management
 import numpy as np
@@ -10,6 +10,15 @@ import torch
 from comfy_api.latest import ui
 
 from ..dynamicid_core.pictures import to_rgb
+
+
+LATENT_CELL = 8  # px of a picture for each cell of its latent, in all models that the method knows
+
+
+def picture_size(latent: Mapping[str, torch.Tensor]) -> tuple[int, int]:
+    """Height and width in pixels of the picture that a LATENT becomes."""
+    height, width = (LATENT_CELL * int(cells) for cells in latent["samples"].shape[-2:])
+    return height, width
 
 
 def to_arrays(images: torch.Tensor) -> list[np.ndarray]:

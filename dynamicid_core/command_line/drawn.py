@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,26 +121,30 @@ def _dataset(options: argparse.Namespace, seeds: range) -> dict[str, Any]:
 
 
 class Train:
-    """Train the world's networks: first the autoencoder, then the UNet on its latents.
+    """Train the world's networks: first the autoencoder, then the UNet on its latents, and those that see faces.
 
     Each has a folder with checkpoints, a curve and sheets of pictures. The same command goes on after any interruption, and
     says where it stands. `torchrun --nproc-per-node 2 -m dynamicid_core drawn train ...` shares the work among processes.
     """
 
     NAME = "train"
-    SUMMARY = "the autoencoder and the UNet, from nothing"
+    SUMMARY = "the autoencoder, the UNet, detector, recogniser and judges, from nothing"
     EXAMPLES = """
 examples:
   {program} autoencoder --output world/autoencoder
   {program} unet --output world/unet --autoencoder world/autoencoder
+  {program} faces --output world/faces --autoencoder world/autoencoder
+  torchrun --nproc-per-node 2 -m dynamicid_core drawn train world --output world
 """
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("network", choices=("autoencoder", "unet"), help="what to train")
+        parser.add_argument(
+            "network", choices=("autoencoder", "unet", "faces", "world"), help="what to train; world: all, in order"
+        )
         parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where it is kept")
         parser.add_argument(
-            "--autoencoder", type=Path, metavar="FOLDER", help="for the UNet: a trained autoencoder's folder"
+            "--autoencoder", type=Path, metavar="FOLDER", help="for the UNet and faces: a trained autoencoder's folder"
         )
         parser.add_argument(
             "--pictures", type=int, metavar="N", help="how many to train on (default: what the world took)"
@@ -167,6 +172,12 @@ examples:
             from ..drawn.train_autoencoder import AutoencoderOptions, train_autoencoder
 
             train_autoencoder(options.output, AutoencoderOptions(**given), accelerator)
+        elif options.network == "faces":
+            _train_faces(options)
+        elif options.network == "world":
+            from ..drawn.recipe import World, train_world
+
+            train_world(World(options.output, accelerator, _run), options.seed)
         else:
             from ..drawn.train_autoencoder import trained_autoencoder
             from ..drawn.train_unet import UNetOptions, train_unet
@@ -176,6 +187,29 @@ examples:
             train_unet(options.output, trained_autoencoder(options.autoencoder), UNetOptions(**given), accelerator)
         facts = {"network": options.network, "output": str(options.output), "seed": options.seed}
         return {"text": f"{options.output}: the {options.network} is trained", "json": facts}
+
+
+def _train_faces(options: argparse.Namespace) -> None:
+    from accelerate import Accelerator
+    from tqdm import tqdm
+
+    from ..drawn.train_faces import train_faces
+
+    if options.pictures:
+        raise DynamicIDError("Face networks learn for as many steps as each needs; leave --pictures out.")
+    accelerator = Accelerator(cpu=True, mixed_precision=options.precision)
+    train_faces(
+        options.output, options.autoencoder, accelerator, options.seed,
+        lambda pictures: tqdm(pictures, desc="pictures", disable=options.quiet),
+    )  # fmt: skip
+
+
+def _run(words: Sequence[str]) -> None:
+    """Another command of this command line."""
+    from . import main
+
+    if main([*words, "--quiet"]):
+        raise DynamicIDError(f"`{' '.join(words[:2])}` failed; the message above says why.")
 
 
 class Carry:
@@ -188,14 +222,14 @@ class Carry:
     SUMMARY = "trained networks to the files that the project carries"
     EXAMPLES = """
 examples:
-  {program} weights --autoencoder world/autoencoder --unet world/unet
+  {program} weights --autoencoder world/autoencoder --unet world/unet --faces world/faces
   {program} weights --saa run/saa.safetensors --imr run/imr.safetensors
 """
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("output", type=Path, metavar="OUTPUT", help="a folder for the files")
-        for name in ("autoencoder", "unet"):
+        for name in ("autoencoder", "unet", "faces"):
             parser.add_argument(f"--{name}", type=Path, metavar="FOLDER", help=f"what `drawn train {name}` made")
         parser.add_argument("--saa", type=Path, metavar="FILE", help="what `train anchor` made")
         parser.add_argument("--imr", type=Path, metavar="FILE", help="what `train reconfigure` made with that")
@@ -208,9 +242,13 @@ examples:
             raise DynamicIDError("--imr belongs to an SAA file; name it with --saa.")
         named = {AUTOENCODER: options.autoencoder, UNET: options.unet}
         written = [carry_training(name, folder, options.output) for name, folder in named.items() if folder]
+        if options.faces:
+            from ..drawn.train_faces import carry_packs
+
+            written += carry_packs(options.faces, options.output)
         written += carry_faces(options.saa, options.imr, options.output) if options.saa else []
         if not written:
-            raise DynamicIDError("Nothing to write is named. Give --autoencoder, --unet or --saa.")
+            raise DynamicIDError("Nothing to write is named. Give --autoencoder, --unet, --faces or --saa.")
         names = [str(path) for path in written]
         return {"text": "\n".join(names), "json": {"files": names}}
 
@@ -235,7 +273,10 @@ examples:
         parser.add_argument("models", type=Path, metavar="MODELS", help="the folder to fill")
         parser.add_argument("--narrow", action="store_true", help="for diffusers and training, small and quick")
         parser.add_argument(
-            "--weights", type=Path, metavar="FOLDER", help="what `drawn carry` wrote (default: what the project carries)"
+            "--weights",
+            type=Path,
+            metavar="FOLDER",
+            help="what `drawn carry` wrote (default: what the project carries)",
         )
 
     @staticmethod

@@ -61,4 +61,3 @@ def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     free = iter(sorted(set(range(2 * len(letters), START)) - set(numbers.values())))
     numbers |= {part: next(free) for pair in merges if (part := "".join(pair)) not in numbers}
     return numbers | {"<|startoftext|>": START, "<|endoftext|>": END}, merges
-

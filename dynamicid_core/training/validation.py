@@ -130,9 +130,7 @@ class Sampler:
 
 
 def _face(saa: SAACheckpoint, shown: Shown, tokens: Tensor, null: Tensor, **known: Any) -> Face:
-    return Face(
-        tokens, null, saa.encoder_hash, name=shown.photo.person, recogniser=saa.origin.recogniser, **known
-    )
+    return Face(tokens, null, saa.encoder_hash, name=shown.photo.person, recogniser=saa.origin.recogniser, **known)
 
 
 def anchor_sheet(sampler: Sampler, saa: SAACheckpoint, shown: Sequence[Shown], clip: Tensor, null_clip: Tensor,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +20,8 @@ from dynamicid_core.encode import EncodedFace
 from dynamicid_core.faces import DetectedFace
 from dynamicid_core.scoring import PersonScore, PictureScore
 from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def person_face(name="", thumbnail=None):
@@ -100,6 +105,12 @@ def test_any_size_and_number(width, height, people):
 def test_colours_differ():
     colors = {person_color(i) for i in range(24)}
     assert len(colors) == 24
+
+
+def test_the_page_draws_people_in_the_same_colours():
+    page = (ROOT / "web/js/people.js").read_text(encoding="utf-8")
+    (colors,) = re.findall(r"const COLORS = (\[.+\])", page)
+    assert re.findall(r'"#(\w{6})"', colors) == [bytes(color).hex() for color in COLORS]
 
 
 def test_gate_maps_share_one_scale():

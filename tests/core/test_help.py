@@ -19,8 +19,8 @@ PICTURE = re.compile(r"!\[[^\]]*\]\(([^)]+)\)")
 
 @pytest.fixture(scope="module")
 def known() -> list[str]:
-    script = (ROOT / "web/js/dynamicid.js").read_text(encoding="utf-8")
-    return [*messages(), *re.findall(r'"([^"]+)"', script)]
+    scripts = [file.read_text(encoding="utf-8") for file in (ROOT / "web/js").glob("*.js")]
+    return [*messages(), *(text for script in scripts for text in re.findall(r'"([^"]+)"', script))]
 
 
 def number(value: float) -> str:

@@ -75,10 +75,18 @@ def test_sentences_are_translated(language: str) -> None:
     assert same == []
 
 
-def test_the_page_has_the_texts_that_its_script_uses() -> None:
-    script = (ROOT / "web/js/dynamicid.js").read_text(encoding="utf-8")
-    used = set(re.findall(r"\btexts\.(\w+)", script))
+SCRIPTS = {file.name: file.read_text(encoding="utf-8") for file in sorted((ROOT / "web/js").glob("*.js"))}
+
+
+def test_the_page_has_the_texts_that_its_scripts_use() -> None:
+    used = {name for script in SCRIPTS.values() for name in re.findall(r"(?<!/)\btexts\.(\w+)", script)}
     texts = load("en", "main.json")["dynamicid"]
     assert used == texts.keys()
     for name, text in texts.items():
-        assert f'{name}: "{text}"' in script  # what is shown until the translations have arrived
+        assert f'{name}: "{text}"' in SCRIPTS["texts.js"]  # what is shown until the translations have arrived
+
+
+def test_the_menu_of_presets_is_translated() -> None:
+    inputs = NODES["DynamicIDMotionPrompt"]["inputs"]
+    words = load("en", "main.json")["dynamicidWords"]
+    assert words == {word: word for one in inputs.values() for word in one["options"]}

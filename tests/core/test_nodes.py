@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 from typing import get_args
 
 import pytest
-from without_host import nodes_pack
+from without_host import ROOT, nodes_pack
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,43 @@ def test_boxes_reach_the_cast_as_fractions_and_as_masks_where_they_move(pack):
     still, moving = (person.region for person in cast.people)
     assert still.box == (0.05, 0.25, 0.45, 0.75)
     assert moving.mask.shape == (2, 25, 12) and moving.mask[0].sum() == moving.mask[1].sum() > 0
+
+
+def test_people_stand_where_boxes_layout_or_numbers_say(pack):
+    import torch
+
+    types, node = pack("dynamicid_core.types"), pack("nodes.cast").DynamicIDPlaceFaces
+    faces = {f"face{i}": types.Face(torch.zeros(1, 4, 8), torch.zeros(1, 4, 8), "x") for i in range(2)}
+
+    def boxes(**inputs):
+        (cast,) = node.execute(faces, width=100, height=200, **inputs)
+        return [person.region.box for person in cast.people]
+
+    assert boxes(bboxes=[BOX, BOX], layout="rows") == [(0.05, 0.25, 0.45, 0.75)] * 2
+    assert [box[1] for box in boxes()] == [0.02, 0.52] and [box[0] for box in boxes(layout="rows")] == [0.02, 0.52]
+    drawn = boxes(layout="drawn", drawn_boxes="0.1,0.2,0.3,0.4; 0.5 0.6 0.7 0.8")
+    assert drawn == [(0.2, 0.1, 0.4, 0.3), (0.6, 0.5, 0.8, 0.7)]
+    with pytest.raises(ValueError, match="There are 2 faces and 0 boxes: too few boxes. Box 1 belongs to person 1"):
+        boxes(layout="drawn")
+
+
+def test_errors_have_a_name_without_the_folders_of_the_installation(pack):
+    hints, types = pack("nodes.hints"), pack("dynamicid_core.types")
+
+    @hints.hinted
+    def execute():
+        raise types.Missing("face detector", "It lacks.")
+
+    with pytest.raises(types.DynamicIDError, match="^It lacks. Connect Load Face Analysis.$") as caught:
+        execute()
+    assert (type(caught.value).__module__, type(caught.value).__qualname__) == ("builtins", "DynamicIDError")
+
+
+def test_every_node_names_its_errors_so():
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in (ROOT / "nodes").glob("*.py")]
+    functions = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    executes = [[ast.unparse(one) for one in f.decorator_list] for f in functions if f.name == "execute"]
+    assert len(executes) >= 15 and all(names == ["classmethod", "hinted"] for names in executes)
 
 
 def test_whatever_may_be_missing_has_a_hint_in_every_front_end(pack):

@@ -19,8 +19,12 @@ from pathlib import Path
 import pytest
 import torch
 from comfy_host import REPOSITORY
+from comfyui.folders import link_file
 from comfyui.serving import Server
 from PIL import Image
+
+from dynamicid_core.catalogue import model_file
+from dynamicid_core.prompts import preset_prompt
 
 WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
 BLUEPRINTS = sorted((REPOSITORY / "subgraphs").glob("*.json"))
@@ -32,15 +36,21 @@ FLAGS = (
 HOW = (
     "no {}; install it (python -m pip install playwright, and Chromium, or set CHROMIUM_PATH) to run the browser tests"
 )
+NODES_2 = "Comfy.VueNodes.Enabled"
 SETTINGS = {
     "Comfy.TutorialCompleted": True,  # no templates in front of the page
-    "Comfy.VueNodes.Enabled": True,  # the editor for boxes needs it
+    NODES_2: True,  # the editor for boxes needs it
     "Comfy.Minimap.Visible": False,
     "Comfy.Workflow.Persist": False,  # begins with a graph of its own, not with the last test's
     "Comfy.Locale": "en",
 }
-SHOWS_PICTURES = {"DynamicIDEncodeFace", "DynamicIDPreviewCast", "SaveImage"}
+SHOWS_PICTURES = {"DynamicIDDrawnPerson", "DynamicIDEncodeFace", "DynamicIDPreviewCast", "SaveImage"}
+WORLD = {
+    key: f"drawn_world{part}.safetensors"
+    for key, part in {"checkpoint": "", "vae": "_vae", "clip_vision": "_vision", "saa": "_saa", "imr": "_imr"}.items()
+}
 SLOWEST_RUN = 120.0  # seconds
+BOTH = pytest.mark.parametrize("nodes2", [False, True], ids=["classic", "nodes2"])  # both kinds of nodes
 
 
 # --- the browser --------------------------------------------------------------------------------------------------
@@ -74,6 +84,9 @@ def site(server: Server) -> Server:
     from dynamicid_core.types import Face
 
     take_photo(server, 255)
+    models = server.base / "models"
+    for key, name in WORLD.items():  # stand-ins in the place of the drawn world's files
+        link_file(models / model_file(key).path, models / model_file(key).folder / name)
     for name, folder in (("first", "input"), ("second", "input"), ("uploaded", "temp")):
         tokens = torch.randn(2, 1, 4, 768, generator=torch.Generator().manual_seed(len(name)))
         save_face(server.base / folder / f"{name}.safetensors", Face(tokens[0], tokens[1], "test"))
@@ -182,12 +195,16 @@ def open_search(page) -> None:
 
 
 def shrink(page) -> None:
-    """Few steps and a tiny picture, also inside subgraphs: the way is tested, not the art."""
+    """Few steps and a tiny picture, also inside subgraphs: the way is tested, not the art. The stand-ins' face models."""
     page.evaluate("""() => {
-        const small = { KSampler: { steps: 2 }, EmptyLatentImage: { width: 64, height: 64 } }
+        const small = {
+            KSampler: { steps: 2 }, EmptyLatentImage: { width: 64, height: 64 }, ImageScaleBy: { scale_by: 1 },
+            DynamicIDFaceAnalysis: { model_pack: "buffalo_l" }, DynamicIDEncodeFace: { on_no_face: "clip only" }
+        }
+        const outside = { steps: 2, width: 64, height: 64, enlarge: 1, "face models": "buffalo_l" }
         const visit = (graph) => {
             for (const node of graph.nodes) {
-                for (const [name, value] of Object.entries(small[node.type] ?? {})) {
+                for (const [name, value] of Object.entries(node.subgraph ? outside : (small[node.type] ?? {}))) {
                     node.widgets.find((widget) => widget.name === name).value = value
                 }
                 if (node.subgraph) visit(node.subgraph)
@@ -203,7 +220,6 @@ def shrink(page) -> None:
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 def test_template_opens_runs_and_shows_its_pictures(opened, site: Server, file: Path) -> None:
     page, errors = opened  # a template takes the place of the one before
-    take_photo(site, WORKFLOWS.index(file))
     workflow = json.loads(file.read_text(encoding="utf-8"))
     page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
     page.wait_for_timeout(500)
@@ -215,6 +231,9 @@ def test_template_opens_runs_and_shows_its_pictures(opened, site: Server, file: 
     assert [entry for entry in loaded if entry["red"] or not entry["known"]] == []
     assert not page.locator(".p-dialog").count()
     shrink(page)
+    other = """number => app.graph.nodes.filter((n) => n.type === "DynamicIDDrawnPerson")
+        .forEach((n) => { n.widgets[0].value += 10 * number })"""
+    page.evaluate(other, WORKFLOWS.index(file))  # what the host has computed already, it does not send again
     _, outputs = run(page, site)
     showing = {entry["id"] for entry in loaded if entry["type"] in SHOWS_PICTURES}
     assert len(showing) >= 3 and showing <= outputs.keys()
@@ -240,7 +259,10 @@ def test_blueprint_is_found_and_runs(page, site: Server, file: Path) -> None:
     }""")
     assert blueprint["title"] == file.stem
     sockets = [name for name, kind in blueprint["inputs"] if kind == "IMAGE"]
-    assert 1 <= len(sockets) <= 2 and len(blueprint["inputs"]) <= 6
+    assert 1 <= len(sockets) <= 2
+    names = {name for name, _ in blueprint["inputs"]}
+    assert {"prompt", "negative prompt", "width", "height", "steps", "seed", "checkpoint"} <= names
+    assert ("expression" in names) is ("Expression" in file.stem)
     photo = add(page, "LoadImage", 0, 0, image="example.png")
     save = add(page, "PreviewImage", 1200, 0)
     for name in sockets:
@@ -299,38 +321,137 @@ def test_face_file_is_uploaded_and_chosen_and_others_are_refused(page, site: Ser
     assert preview_of_cast(page, site, place).size == (512, 512)
 
 
-def test_boxes_drawn_in_the_editor_arrive_in_the_cast(page, site: Server) -> None:
-    boxes = add(page, "CreateBoundingBoxes", 100, 100, width=512, height=512)
-    place = add(page, "DynamicIDPlaceFaces", 700, 100, width=512, height=512)
-    for slot, name in enumerate(("first", "second")):
-        face = add(page, "DynamicIDLoadFace", 100, 900 + 200 * slot, face_file=f"{name}.safetensors")
+def people_in_boxes(page, count: int = 2) -> str:
+    """Place Faces in Boxes with people; returns its id."""
+    place = add(page, "DynamicIDPlaceFaces", 500, 50)
+    for slot, name in enumerate(("first", "second")[:count]):
+        face = add(page, "DynamicIDLoadFace", 50, 50 + 250 * slot, face_file=f"{name}.safetensors")
         connect(page, face, 0, place, f"faces.face{slot}")
-    connect(page, boxes, 1, place, "bboxes")
-    canvas = node(page, boxes).locator("canvas").first
+    return place
+
+
+def drag(page, canvas, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """From one place of a drawing to another, as fractions of it."""
+    frame = canvas.bounding_box()
+    (x, y), (u, v) = ((frame["x"] + frame["width"] * a, frame["y"] + frame["height"] * b) for a, b in (start, end))
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move((x + u) / 2, (y + v) / 2)
+    page.mouse.move(u, v)
+    page.mouse.up()
+
+
+def widgets(page, number: str) -> dict:
+    return dict(page.evaluate("id => app.graph.getNodeById(id).widgets.map((w) => [w.name, w.value])", number))
+
+
+@BOTH
+def test_boxes_are_there_and_moved_resized_drawn_and_removed_in_the_node(window, site: Server, nodes2: bool) -> None:
+    from dynamicid_core.layouts import arranged, parse_boxes
+
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
+    place = people_in_boxes(page)
+    labels = page.evaluate("id => app.graph.getNodeById(id).inputs.map((i) => i.label)", place)
+    assert labels[:3] == ["person 1", "person 2", "person 3"]
+    canvas = page.locator(".dynamicid-boxes canvas").first
     canvas.wait_for()
     page.wait_for_timeout(500)
+
+    def boxes() -> list[tuple[float, ...]]:
+        return [tuple(round(v, 1) for v in box) for box in parse_boxes(widgets(page, place)["drawn_boxes"])]
+
+    assert widgets(page, place)["layout"] == "side by side"
+    drag(page, canvas, (0.25, 0.5), (0.25, 0.5 - 0.001))  # moved by nothing: what the page shows is what nodes compute
+    drawn = parse_boxes(widgets(page, place)["drawn_boxes"])
+    assert drawn == [pytest.approx(box, abs=0.01) for box in arranged("side by side", 2)]
+    drag(page, canvas, (0.98, 0.96), (0.8, 0.5))  # a corner
+    assert widgets(page, place)["layout"] == "drawn" and boxes() == [(0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 0.5, 0.8)]
+    drag(page, canvas, (0.7, 0.3), (0.8, 0.5))
+    assert boxes()[1] == (0.2, 0.6, 0.7, 0.9)
+    drag(page, canvas, (0.6, 0.8), (0.9, 0.9))
+    assert boxes()[2] == (0.8, 0.6, 0.9, 0.9)
     frame = canvas.bounding_box()
-    for left, right in ((0.1, 0.4), (0.6, 0.9)):
-        page.mouse.move(frame["x"] + frame["width"] * left, frame["y"] + frame["height"] * 0.2)
-        page.mouse.down()
-        page.mouse.move(frame["x"] + frame["width"] * right, frame["y"] + frame["height"] * 0.8, steps=5)
-        page.mouse.up()
-    drawn = preview_of_cast(page, site, place)
-    outside, first, second = (drawn.getpixel((x, 256)) for x in (256, 128, 384))
-    assert len({outside, first, second}) == 3  # each box has its colour
-    for x, y, inside in ((90, 300, True), (170, 300, True), (30, 300, False), (216, 300, False), (128, 80, False)):
-        assert (drawn.getpixel((x, y)) == first) is inside, (x, y)
+    page.mouse.dblclick(frame["x"] + frame["width"] * 0.75, frame["y"] + frame["height"] * 0.85)
+    assert len(boxes()) == 2
+    picture = preview_of_cast(page, site, place)
+    first, second, outside = (picture.getpixel(at) for at in ((128, 400), (384, 250), (384, 480)))
+    assert len({first, second, outside}) == 3
+    assert outside == picture.getpixel((280, 480)) and first == picture.getpixel((220, 480))
+    page.close()
+    assert errors == []
 
 
-def test_presets_are_one_click_away_and_reach_the_node(page) -> None:
-    edit = add(page, "DynamicIDEditMotion", 800, 100)
-    for _ in range(2):  # another click adds no second menu
-        node(page, edit).get_by_text("choose from presets").click()
-        page.wait_for_function("app.graph.nodes.length === 2")
+def test_a_workflow_with_boxes_of_another_node_still_has_them(page, site: Server) -> None:
+    """As files had it while the socket was required: before the other inputs."""
+    place = people_in_boxes(page)
+    boxes = add(page, "CreateBoundingBoxes", 100, 600, width=512, height=512)
+    connect(page, boxes, 1, place, "bboxes")
+    saved = page.evaluate("app.graph.serialize()")
+    (old,) = [one for one in saved["nodes"] if str(one["id"]) == place]
+    old["inputs"] = [one for one in old["inputs"] if one["name"] not in ("layout", "drawn_boxes", "cast")]
+    old["widgets_values"] = [512, 512, 1]
+    page.evaluate("saved => app.loadGraphData(saved)", saved)
+    sent = page.evaluate("app.graphToPrompt()")["output"][place]["inputs"]
+    assert sent["bboxes"] == [boxes, 1] and (sent["width"], sent["height"], sent["weight"]) == (512, 512, 1)
+    assert sent["faces.face1"] and sent["layout"] == "side by side"
+
+
+def press(page, number: str, widget: str) -> None:
+    """Click on a button of a node, whichever kind of nodes the page shows."""
+    if page.evaluate("LiteGraph.vueNodesMode"):
+        label = "([id, name]) => app.graph.getNodeById(id).widgets.find((w) => w.name === name).label"
+        return node(page, number).get_by_text(page.evaluate(label, [number, widget]), exact=True).click()
+    code = """([id, name]) => {
+        const [node, { offset, scale }] = [app.graph.getNodeById(id), app.canvas.ds]
+        const [frame, y] = [app.canvas.canvas.getBoundingClientRect(), node.widgets.find((w) => w.name === name).y]
+        return [frame.x + (node.pos[0] + 60 + offset[0]) * scale, frame.y + (node.pos[1] + y + 10 + offset[1]) * scale]
+    }"""
+    page.wait_for_timeout(300)  # widgets get their places when the canvas is drawn
+    page.mouse.click(*page.evaluate(code, [number, widget]))
+
+
+@BOTH
+def test_presets_are_written_into_the_text(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
+    edit = add(page, "DynamicIDEditMotion", 400, 100)
+    text = "id => app.graph.getNodeById(id).widgets.find((w) => w.name === 'expression').value"
+
+    def choose(*words: str) -> str:
+        press(page, edit, "presets")
+        for word in words:
+            page.locator(".litecontextmenu .litemenu-entry").get_by_text(word, exact=True).click()
+        return page.evaluate(text, edit)
+
+    assert choose("surprised", "strong") == "the expression is very surprised, front view"
+    assert choose("fully turned to the left") == preset_prompt("surprised", "strong", "fully turned to the left")
+    assert choose("neutral") == preset_prompt("neutral", "normal", "fully turned to the left")
+    page.evaluate("id => { app.graph.getNodeById(id).widgets[0].value = 'with a crooked smile' }", edit)
+    assert choose("front view") == "with a crooked smile, the face is front view"
     prompt = page.evaluate("app.graphToPrompt()")["output"]
-    source, slot = prompt[edit]["inputs"]["expression"]
-    assert prompt[source]["class_type"] == "DynamicIDMotionPrompt" and slot == 0
     assert set(prompt[edit]["inputs"]) == {"expression", "source", "strength"}  # the button is no input
+    page.close()
+    assert errors == []
+
+
+@BOTH
+def test_what_stopped_a_run_is_said_with_the_nodes_title(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
+    load = add(page, "DynamicIDLoadFace", 50, 100, face_file="first.safetensors")
+    blend = add(page, "DynamicIDBlendFaces", 400, 100)
+    place, preview = add(page, "DynamicIDPlaceFace", 800, 100), add(page, "DynamicIDPreviewCast", 1200, 100)
+    for source, target, name in ((load, blend, "faces.face0"), (blend, place, "face"), (place, preview, "cast")):
+        connect(page, source, 0, target, name)
+    page.evaluate("id => { app.graph.getNodeById(id).title = 'A mix of two' }", blend)
+    toasts = page.locator(".p-toast-message")
+    page.get_by_test_id("queue-button").click()
+    toasts.filter(has_text="A mix of two").get_by_text("There are 1 faces but 2 weights; give one").wait_for()
+    page.get_by_test_id("error-overlay-see-errors").click()
+    page.get_by_text("Exception Type:** DynamicIDError").first.wait_for()
+    page.evaluate("id => { app.graph.getNodeById(id).widgets[0].value = 'gone.safetensors' }", load)
+    page.get_by_test_id("queue-button").click()
+    toasts.filter(has_text="Load Face").get_by_text("There is no face file 'gone.safetensors'.").wait_for()
+    page.close()
+    assert errors == []
 
 
 # --- help and languages -------------------------------------------------------------------------------------------

@@ -6,12 +6,14 @@ import copy
 import io
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import graphs
 import pytest
 import torch
 import two_people
-from build_workflows import build
+from build_blueprints import SHORT, build_short
+from build_workflows import TITLES, build
 from comfy_host import REPOSITORY, Host
 from comfyui.serving import Server
 from comfyui.speaking import HostError
@@ -50,7 +52,7 @@ def prepared(name: str, photos: list[str]) -> dict:
         title, inputs = node["_meta"]["title"], node["inputs"]
         if title.startswith("Photo of person "):
             inputs["image"] = photos[int(title.split()[-1]) - 1]
-        if title in ("Picture size", "Preview Cast"):
+        if title == "Picture size":
             inputs["width"], inputs["height"] = SIZE
         if title == "Sampler":
             inputs["steps"] = STEPS
@@ -79,10 +81,10 @@ def our_inputs(content: dict) -> list[list[dict]]:
 def test_committed_files_are_what_the_tool_writes(object_info: dict) -> None:
     from comfyui_version import __version__
 
-    nodes = read("two_people.json")["nodes"]
+    nodes = read(f"{TITLES['two_people']}.json")["nodes"]
     (written_for,) = {n["properties"]["ver"] for n in nodes if n["properties"].get("cnr_id") == "comfy-core"}
-    files = build(object_info, written_for)
-    assert set(files) == {f"{folder}{name}.json" for name in NAMES for folder in ("", "api/")}
+    files = build(object_info, written_for) | {f"{SHORT}.json": build_short(object_info, written_for)}
+    assert set(files) == {f"{SHORT}.json", *(f"{title}.json" for title in TITLES.values()), *(f"api/{n}.json" for n in NAMES)}
     for path, content in files.items():
         # Another host may have given its own nodes more inputs, which is no mistake here.
         same = read(path) == content if __version__ == written_for else our_inputs(read(path)) == our_inputs(content)
@@ -91,7 +93,7 @@ def test_committed_files_are_what_the_tool_writes(object_info: dict) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_editor_format_fits_the_hosts_nodes(object_info: dict, name: str) -> None:
-    workflow = read(f"{name}.json")
+    workflow = read(f"{TITLES[name]}.json")
     for node in workflow["nodes"]:
         if node["type"] == NOTE:
             continue
@@ -127,10 +129,10 @@ def test_runs_and_differs_from_the_same_graph_without_dynamicid(host: Host, phot
 
 def test_templates_with_their_pictures_are_listed_and_served(server: Server) -> None:
     ((pack, names),) = server.get("/workflow_templates").items()
-    assert sorted(names) == sorted(NAMES)
+    assert sorted(names) == sorted([SHORT, *TITLES.values()])
     for name in names:
-        assert server.get(f"/api/workflow_templates/{pack}/{name}.json") == read(f"{name}.json")
-        assert server.fetch(f"/api/workflow_templates/{pack}/{name}.jpg")[:3] == b"\xff\xd8\xff"
+        assert server.get(f"/api/workflow_templates/{pack}/{quote(name)}.json") == read(f"{name}.json")
+        assert server.fetch(f"/api/workflow_templates/{pack}/{quote(name)}.jpg")[:3] == b"\xff\xd8\xff"
 
 
 def test_main_job_over_http_as_the_script_does_it(server: Server, tmp_path: Path) -> None:

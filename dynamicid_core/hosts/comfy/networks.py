@@ -59,7 +59,7 @@ class ManagedNetwork:
         comfy.model_management.free_memory(1e30, self.patcher.load_device, others)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)  # the host writes the inputs of a failed node into its report
 class LoadedDynamicID:
     """What the socket DYNAMICID carries. Weights used while sampling stay on the CPU: only their products travel."""
 

@@ -1,0 +1,63 @@
+"""Write the templates' pictures: ``python devtools/build_thumbnails.py [--server URL]``, photos on the left, what came of
+them on the right. The ComfyUI that runs there needs this pack and the drawn world's files."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+
+import build_blueprints as short
+import build_workflows as parts
+from comfyui.speaking import Client
+from graphs import Graph, to_api
+from PIL import Image, ImageDraw
+
+HEIGHT, PHOTO, GAP, ARROW = 512, 240, 24, 72  # px
+GROUND = (32, 32, 32)
+
+
+def compose(photos: list[Image.Image], result: Image.Image | None) -> Image.Image:
+    """Photos in a column, or two where there are three, then an arrow and the result; without one the photos alone."""
+    columns = -(-len(photos) // 2)
+    left = columns * (PHOTO + GAP) + GAP
+    made = result and result.resize((result.width * HEIGHT // result.height, HEIGHT), Image.Resampling.LANCZOS)
+    sheet = Image.new("RGB", (left + (ARROW + made.width if made else 0), HEIGHT), GROUND)
+    for number, photo in enumerate(photos):
+        rows = min(2, len(photos) - number // 2 * 2)
+        top = (HEIGHT - rows * PHOTO - (rows - 1) * GAP) // 2 + number % 2 * (PHOTO + GAP)
+        sheet.paste(photo.resize((PHOTO, PHOTO), Image.Resampling.LANCZOS), (GAP + number // 2 * (PHOTO + GAP), top))
+    if made:
+        x, y = left + ARROW // 2 - 12, HEIGHT // 2
+        ImageDraw.Draw(sheet).polygon([(x - 18, y - 28), (x + 18, y), (x - 18, y + 28)], fill=(220, 220, 220))
+        sheet.paste(made, (left + ARROW - GAP, 0))
+    return sheet
+
+
+def pictures(client: Client, graph: dict[str, dict]) -> tuple[list[Image.Image], Image.Image]:
+    """The photos of a graph and its saved picture."""
+    outputs = client.run_graph(graph).ui
+
+    def shown(kind: str) -> list[Image.Image]:
+        numbers = [number for number, node in graph.items() if node["class_type"] == kind]
+        return [Image.open(io.BytesIO(client.view(outputs[number]["images"][0]))).convert("RGB") for number in numbers]
+
+    (result,) = shown("SaveImage")
+    return shown("DynamicIDDrawnPerson"), result
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Write the templates' pictures with a running ComfyUI.")
+    parser.add_argument("--server", default="http://127.0.0.1:8188", help="its address (default: %(default)s)")
+    client = Client(parser.parse_args(arguments).server)
+    object_info = client.object_info()
+    titles = {"two_people": [parts.TITLES["two_people"], short.SHORT]}
+    for name, recipe in parts.RECIPES.items():
+        sheet = compose(*pictures(client, to_api(Graph(name, recipe(parts.WORLD)), object_info)))
+        for title in titles.get(name, [parts.TITLES[name]]):
+            sheet.save(parts.WORKFLOWS / f"{title}.jpg", quality=88)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(parts.run_script(main))

@@ -1,0 +1,43 @@
+// Our templates: in the artist's language, and from drawn people to photos and back with one button.
+
+import { app } from "../../../scripts/app.js"
+import { texts, word } from "./texts.js"
+import { addButton } from "./widgets.js"
+
+const NOTE = "MarkdownNote"
+
+/** What a template says of itself: see devtools/build_workflows.py. */
+const about = (graph) => graph?.extra?.dynamicid
+
+/** Titles, groups and notes of a template, which are English in its file; whatever an artist wrote stays. */
+export function translateTemplate(graph) {
+  if (!about(graph)) return
+  for (const one of [...graph.nodes, ...graph.groups]) {
+    if (word(one.title) !== one.title) one.title = word(one.title)
+  }
+  for (const { widgets } of graph.nodes.filter((node) => node.type === NOTE)) widgets[0].value = word(widgets[0].value)
+}
+
+/** Exchange the widgets' values of a template with those that it keeps for photos, or for drawn people. */
+function exchange(graph) {
+  const { for_photos: values, photos = false } = about(graph)
+  for (const [id, others] of Object.entries(values)) {
+    const node = graph.getNodeById(Number(id))
+    for (const [name, value] of Object.entries(others)) {
+      const widget = node?.widgets?.find((one) => one.name === name)
+      if (!widget) continue
+      others[name] = widget.value
+      widget.value = value
+    }
+  }
+  graph.extra.dynamicid = { for_photos: values, photos: !photos }
+  app.loadGraphData(graph.serialize()) // opened anew, the host offers the files that are missing
+}
+
+/** Load DynamicID in a template: a button for the other models. */
+export function setUpSwitch(node) {
+  requestAnimationFrame(() => {
+    const told = about(node.graph)
+    if (told) addButton(node, "switch", told.photos ? texts.forDrawings : texts.forPhotos, () => exchange(node.graph))
+  })
+}

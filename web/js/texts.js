@@ -1,0 +1,40 @@
+// The script's texts in the artist's language, and how they are shown.
+
+import { app } from "../../../scripts/app.js"
+import { api } from "../../../scripts/api.js"
+
+// English, until locales/<language>/main.json has arrived.
+export const texts = {
+  uploadFace: "upload a face file",
+  choosePreset: "choose from presets",
+  notAFace: "Not a face file",
+  notAFaceDetail: "{name} is not a face file. Choose a .safetensors file that Save Face wrote.",
+  uploadFailed: "The upload failed",
+  presets: "What the face shows",
+  person: "person {number}",
+  drawBoxes: "connect people, or draw boxes here",
+  boxesElsewhere: "boxes come from bboxes",
+  forPhotos: "models for photos",
+  forDrawings: "models for drawn people",
+  switchOn: "Create Bounding Boxes needs Nodes 2.0: switch on"
+}
+
+// Words of menus whose values stay English: English word -> the artist's.
+const words = {}
+
+export async function loadTexts() {
+  const language = app.extensionManager?.setting?.get?.("Comfy.Locale") ?? "en"
+  const all = await api.fetchApi("/i18n").then((answer) => (answer.ok ? answer.json() : {}))
+  Object.assign(texts, all.en?.dynamicid, all[language]?.dynamicid)
+  Object.assign(words, all[language]?.dynamicidWords, all[language]?.dynamicidTemplates)
+}
+
+/** A word of a menu in the artist's language. */
+export function word(english) {
+  return words[english] ?? english
+}
+
+/** Tell the artist that something failed: a toast with a title and a sentence, for `life` milliseconds. */
+export function complain(summary, detail, life = 8000) {
+  app.extensionManager?.toast?.add?.({ severity: "error", summary, detail, life })
+}

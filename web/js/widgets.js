@@ -1,0 +1,13 @@
+// Widgets that our nodes get in the page alone.
+
+let pointer = null // the last press of the pointer: not every kind of node hands it to its widgets
+
+addEventListener("pointerdown", (event) => (pointer = event), true)
+
+/** A button that is no input of the node; `callback` gets the event that pressed it. */
+export function addButton(node, name, label, callback) {
+  const button = node.addWidget("button", name, null, () => callback(pointer), { serialize: false })
+  button.label = label
+  button.serialize = false // not an input of the node
+  return button
+}
