@@ -56,11 +56,13 @@ class ModelFile:
     def choose(self, names: list[str]) -> str | None:
         """The best of these file names (with or without folders before them) that serves, in any case; else None.
 
-        The drawn world's serve where no others do.
+        The drawn world's never do: they know no photos.
         """
         for pattern in self.serves:
-            for name in sorted(names, key=is_drawn):
-                if fnmatchcase(name.replace("\\", "/").rpartition("/")[2].lower(), pattern.lower()):
+            for name in names:
+                if not is_drawn(name) and fnmatchcase(
+                    name.replace("\\", "/").rpartition("/")[2].lower(), pattern.lower()
+                ):
                     return name
         return None
 

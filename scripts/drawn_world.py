@@ -28,9 +28,10 @@ def fill(models: Path, progress: Callable[[str, int, int], None]) -> None:
 
 def draw_people(folder: Path) -> list[Path]:
     """Portraits of the first two people that nothing was trained on."""
+    from PIL import Image
+
     from dynamicid_core.drawn.make import portrait, posed
     from dynamicid_core.drawn.people import HELD_OUT
-    from PIL import Image
 
     paths = [folder / f"person_{number}.png" for number in (1, 2)]
     for number, path in enumerate(paths):
@@ -62,15 +63,7 @@ def adapt(graph: dict[str, dict], options: argparse.Namespace) -> None:
     width, height = (options.size, options.size) if options.size else SIZE
     for title in ("Picture size", "Preview Cast"):
         by_title[title] |= {"width": width, "height": height}
-    _halves(by_title["Boxes"])
     _enlarge(graph)
-
-
-def _halves(boxes: dict) -> None:
-    """One half of the picture for each person, as the world's own pictures have people."""
-    half = boxes["width"] // 2
-    for number, box in enumerate(boxes["editor_state"]["__value__"]):
-        box |= {"x": number * half, "y": 0, "width": half, "height": boxes["height"]}
 
 
 def _enlarge(graph: dict[str, dict]) -> None:

@@ -40,7 +40,9 @@ class NoComfyUI(SetupError):
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Two people in one picture, made by ComfyUI: from two photos, or drawn.")
+    parser = argparse.ArgumentParser(
+        description="Two people in one picture, made by ComfyUI: from two photos, or drawn."
+    )
     add = parser.add_argument
     add("photos", nargs="*", type=Path, metavar="PHOTO", help="a photo of each person (none: two drawn people)")
     add("--prompt", help="what the picture shows (default: two people in a park; drawn: before blue)")
@@ -54,13 +56,19 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--steps", type=int, help="sampling steps (default: 50; drawn: 25)")
     add("--size", type=int, help="width and height in pixels, a multiple of 8 (default: 768; drawn: 192 x 128)")
     add("--output", type=Path, default=Path("two_people.png"), help="the picture's file (default: %(default)s)")
-    add("--stand-in", action="store_true", help="the drawn world's models, as without photos; give pictures of its people")
+    add(
+        "--stand-in",
+        action="store_true",
+        help="the drawn world's models, as without photos; give pictures of its people",
+    )
     add("--port", type=int, default=8188, help="where ComfyUI runs or is started (default: %(default)s)")
     add("--server", metavar="URL", help="use the ComfyUI that runs at this address, with the models that it has")
     add("--yes", action="store_true", help="agree to every question: installation, downloads, the face models' licence")
     options = parser.parse_args(arguments)
     if len(options.photos) not in (0, 2):
-        parser.error(f"two photos are needed, and {len(options.photos)} were given (without any, drawn people are shown)")
+        parser.error(
+            f"two photos are needed, and {len(options.photos)} were given (without any, drawn people are shown)"
+        )
     if options.server and not options.photos:
         parser.error("--server needs two photos: drawn people have models of their own")
     if options.size is not None and not (64 <= options.size <= 4096 and options.size % 8 == 0):
@@ -125,9 +133,9 @@ def prepare(options: argparse.Namespace) -> tuple[Path, Path | None]:
 
 
 def without_comfyui(options: argparse.Namespace) -> int:
-    """The same job on diffusers, in the project's own environment, with the drawn world where no models are at hand."""
+    """The same job on diffusers, in the project's own environment."""
     command = [str(project_environment()), "-m", "dynamicid_core", "generate", "--explain"]
-    command.append("--stand-in" if options.stand_in else "--or-stand-in")
+    command += ["--stand-in"] if options.stand_in else []
     for photo, expression in zip(options.photos, (options.expression_a, options.expression_b), strict=False):
         command += ["--face", str(photo), *(["--expression", expression] if expression else [])]
     values = {"--prompt": options.prompt, "--seed": options.seed, "--steps": options.steps, "--size": options.size}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..types import DynamicIDError
-from . import dataset_options, models
+from . import dataset_options
 
 if TYPE_CHECKING:
     from ..datasets.manifest import Manifest

@@ -42,7 +42,9 @@ def add_models(parser: argparse.ArgumentParser) -> None:
         help="a folder laid out as ComfyUI's models, where packs are looked for too",
     )
     group.add_argument(
-        "--stand-in", action="store_true", help="the drawn world's face models, which the project brings and which know drawn people"
+        "--stand-in",
+        action="store_true",
+        help="the drawn world's face models, which the project brings and which know drawn people",
     )
     group.add_argument(
         "--expressions", type=Path, metavar="FILE",

@@ -79,9 +79,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option_arguments(parser)
     add_photo_arguments(parser)
     models.add_arguments(parser, pipeline=True)
-    parser.add_argument(
-        "--or-stand-in", action="store_true", help="the drawn world, said so, where no models are found"
-    )
     parser.add_argument("--offload", action="store_true", help="keep on the device only what is at work; saves memory")
 
 
@@ -203,19 +200,7 @@ def explain(output: Path, cast: Cast, recorder: GateRecorder, picture: Image) ->
     return paths
 
 
-def _choose_stand_in(options: argparse.Namespace) -> None:
-    """--or-stand-in: the drawn world where models are missing; models given by name must be there."""
-    if options.stand_in or not options.or_stand_in:
-        return
-    files = models.find(options)
-    named = any(getattr(options, name) for name in models.PLACES)
-    if not named and not all(getattr(files, name) for name in ("model", "saa", "clip_vision")):
-        print(f"No models were found in {files.folder.absolute()}.", file=sys.stderr)
-        options.stand_in = True
-
-
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    _choose_stand_in(options)
     settings = settings_of(options)
     options = use_models_of(settings, options)
     with tempfile.TemporaryDirectory(prefix="dynamicid-") as folder:

@@ -66,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser, pipeline: bool) -> None:
         )  # fmt: skip
         group.add_argument("--imr", metavar="FILE", help=f"{IMR.name} or {IMR.published[0]}, for --expression")
     group.add_argument(
-        "--stand-in", action="store_true", help="the drawn world: small networks that the project brings, and drawn people"
+        "--stand-in",
+        action="store_true",
+        help="the drawn world: small networks that the project brings, and drawn people",
     )
     group.add_argument("--device", metavar="NAME", help="cuda, mps, cpu (default: the best there is)")
 
@@ -179,7 +181,9 @@ def load_photo_encoder(options: argparse.Namespace) -> PhotoEncoder:
 
 
 def note_stand_in() -> None:
-    print("The drawn world: small networks that know drawn people; faces in photos mean nothing to them.", file=sys.stderr)
+    print(
+        "The drawn world: small networks that know drawn people; faces in photos mean nothing to them.", file=sys.stderr
+    )
 
 
 def load_pipeline(

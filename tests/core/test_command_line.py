@@ -250,14 +250,14 @@ def test_without_boxes_people_stand_side_by_side(folder, capsys):
     assert (np.asarray(Image.open("dynamicid.png")) == strips).all()
 
 
-def test_stand_ins_step_in_only_where_asked(folder, capsys):
+def test_drawn_people_are_shown_only_where_asked(folder, capsys):
     assert "Missing: a Stable Diffusion 1.5 model" in failure(capsys, "generate", "anna.png", "--device", "cpu")
-    code, out, err = run(capsys, "generate", "--or-stand-in", *SMALL)
-    assert code == 0 and "No models were found" in err and "drawn world" in err and "two drawn people" in err
+    code, out, err = run(capsys, "generate", "--stand-in", *SMALL)
+    assert code == 0 and "drawn world" in err and "two drawn people" in err
     assert out.startswith("saved dynamicid.png\nseed ")
-    assert "there is no x.safetensors" in failure(
-        capsys, "generate", "anna.png", "--or-stand-in", "--model", "x.safetensors", "--device", "cpu"
-    )
+    kept = read_png(Path("dynamicid.png"))
+    assert kept.people == () and kept.prompt.startswith("a drawing of two people")
+    assert Image.open("dynamicid.png").size == (512, 512), "64 px, enlarged"
 
 
 def test_generate_mistakes(folder, capsys, stand_ins):

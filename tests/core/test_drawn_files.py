@@ -116,8 +116,8 @@ def test_one_layer_says_what_the_table_says(pipe) -> None:
     for caption in ("", "a drawing of one person, sad, fully turned to the left, pink striped shirt, grey background"):
         said = pipe.encode_prompt(caption, "cpu", 1, False)[0][0].float().numpy()
         table = caption_states(caption)
-        assert np.abs(said[: len(table)] - table).max() < 2e-3
-        assert np.abs(said[len(table) :] - table[-1]).max() < 2e-3
+        assert np.abs(said[: len(table)] - table).max() < 5e-3
+        assert np.abs(said[len(table) :] - table[-1]).max() < 5e-3
 
 
 @torch.inference_mode()
@@ -138,12 +138,12 @@ def test_what_clip_vision_sees_can_be_read_again() -> None:
 
     model = clip_vision()
     draw = torch.Generator().manual_seed(2)
-    smooth = torch.nn.functional.interpolate(torch.randn(6, 3, 32, 32, generator=draw), 224, mode="bicubic")
+    smooth = torch.nn.functional.interpolate(torch.randn(12, 3, 32, 32, generator=draw), 224, mode="bicubic")
     states = model(pixel_values=smooth, output_hidden_states=True).hidden_states[-2][:, 1:]
     patches = smooth.unfold(2, vision.SIDE, vision.SIDE).unfold(3, vision.SIDE, vision.SIDE)
     means = patches.mean((-1, -2)).flatten(2).mT.flatten(0, 1)  # colours of each patch
     seen = torch.cat((states.flatten(0, 1), torch.ones(len(means), 1)), 1).double()
-    train, test = slice(0, 1280), slice(1280, None)
+    train, test = slice(0, 2560), slice(2560, None)
     solved = torch.linalg.lstsq(seen[train], means[train].double(), driver="gelsd").solution
     left = (seen[test] @ solved - means[test]).square().mean() / means[test].var()
     assert left < 0.05

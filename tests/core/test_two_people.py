@@ -47,7 +47,7 @@ def test_graph_gets_photos_settings_and_models():
     assert [inputs[f"Photo of person {n}"]["image"] for n in (1, 2)] == ["up_a.jpg", "up_b.jpg"]
     assert (inputs["Prompt"]["text"], inputs["Sampler"]["seed"], inputs["Sampler"]["steps"]) == ("at sea", 7, 9)
     assert (inputs["Picture size"]["width"], inputs["Picture size"]["height"]) == (512, 512)
-    assert (inputs["Boxes"]["width"], inputs["Place Faces in Boxes"]["width"]) == (768, 768), "shares of one canvas"
+    assert inputs["Place Faces in Boxes"]["width"] == 1024, "shares of a canvas of their own"
     assert inputs["Load Checkpoint"]["ckpt_name"] == "mine.safetensors"
     assert (inputs["Load DynamicID"]["saa_file"], inputs["Load DynamicID"]["imr_file"]) == ("SAA.bin", "none")
 
@@ -68,7 +68,6 @@ def test_without_photos_the_graph_is_the_drawn_worlds():
     inputs = titled(graph)
     assert inputs["Load Checkpoint"]["ckpt_name"] == "drawn_world.safetensors"
     assert (inputs["Picture size"]["width"], inputs["Picture size"]["height"]) == (192, 128)
-    assert [box["x"] for box in inputs["Boxes"]["editor_state"]["__value__"]] == [0, 384]
     assert "happy" in inputs["Expression of person 1"]["expression"]
     assert "surprised" in inputs["Expression of person 2"]["expression"]
     (saved,) = (node["inputs"]["images"] for node in graph.values() if node["class_type"] == "SaveImage")
@@ -118,5 +117,5 @@ def test_without_comfyui_the_same_job_goes_to_diffusers(monkeypatch, tmp_path, c
         {"files": (str(photos[0]),)},
         {"files": (str(photos[1]),), "expression": "a sad expression"},
     ]
-    assert (options.size, options.seed, options.or_stand_in) == ((256, 256), 42, True)
+    assert (options.size, options.seed, options.stand_in) == ((256, 256), 42, False)
     assert "without ComfyUI" in capsys.readouterr().err
