@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..types import DynamicIDError
 from .autoencoder import Autoencoder
 from .runs import CHECKPOINT
 
-WEIGHTS = Path(__file__).with_name("weights")
+WEIGHTS = Path(os.environ.get("DYNAMICID_DRAWN_WEIGHTS") or Path(__file__).with_name("weights"))
 AUTOENCODER, UNET, SAA, IMR = (f"{name}.safetensors" for name in ("autoencoder", "unet", "saa", "imr"))
 FACES = "faces"  # a folder of ONNX files
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..catalogue import DRAWN
 from ..checkpoints import load_saa
 from ..files import read_metadata, read_tensors, write_sparse
 from ..types import DynamicIDError
@@ -25,13 +26,12 @@ from .text import text_encoder_weights
 from .unet import FACTOR, ldm_names, widened, widened_saa
 from .vision import vision_weights
 
-STEM = "drawn_world"
-CHECKPOINT = f"checkpoints/{STEM}.safetensors"
-VAE = f"vae/{STEM}_vae.safetensors"
-CLIP_VISION = f"clip_vision/{STEM}_vision.safetensors"
-SAA, IMR = (f"dynamicid/{STEM}_{part}.safetensors" for part in ("saa", "imr"))
+CHECKPOINT = f"checkpoints/{DRAWN}.safetensors"
+VAE = f"vae/{DRAWN}_vae.safetensors"
+CLIP_VISION = f"clip_vision/{DRAWN}_vision.safetensors"
+SAA, IMR = (f"dynamicid/{DRAWN}_{part}.safetensors" for part in ("saa", "imr"))
 FACES = "insightface/models/drawn"  # a folder: InsightFace takes every .onnx file in it
-PIPELINE = f"diffusers/{STEM}"
+PIPELINE = f"diffusers/{DRAWN}"
 
 FORMAT = "1"  # raise it when the same weights make other files
 SCALE = 0.18215  # ComfyUI multiplies SD1.5's latents by it

@@ -120,7 +120,7 @@ def clip_image(given: torch.Tensor) -> torch.Tensor:
 def test_the_packs_own_loaders_take_the_rest(host: Host, filled: Path, weights: Path) -> None:
     comfy = host.module("dynamicid_core.hosts.comfy")
     made = comfy.load(filled / "dynamicid" / SAA)
-    assert made.origin.base == "drawn world" and made.origin.recogniser == "drawn"
-    assert made.encoder_hash == load_saa(weights / carried.SAA).encoder_hash
+    assert made.saa.origin.base == "drawn world" and made.saa.origin.recogniser == "drawn"
+    assert made.saa.encoder_hash == load_saa(weights / carried.SAA).encoder_hash
     (analysis,) = host.node("DynamicIDFaceAnalysis")(model_pack="drawn", provider="CPU")
     assert analysis is not None
