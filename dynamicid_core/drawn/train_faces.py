@@ -18,7 +18,18 @@ from .people import person_generator
 from .runs import CHECKPOINT, Run
 from .train_autoencoder import rate_at, trained_autoencoder
 
+SETTLED = 0.6  # of the steps
 POOL, PACKS = "pictures", "packs"  # folders beside those of the networks
+
+
+def settle(model: nn.Module) -> None:
+    """Norms keep their statistics from now on: the network learns as it will be used.
+
+    Else a rare picture, which training saw normed by itself, may be far from all statistics, and its answer nowhere.
+    """
+    for part in model.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()
 
 
 def train_network(
@@ -32,6 +43,8 @@ def train_network(
     run.resume()
     model.train()
     while run.step < lesson.steps:
+        if run.step >= SETTLED * lesson.steps:
+            settle(model)
         for group in optimizer.param_groups:
             group["lr"] = rate_at(run.step, lesson.steps, lesson.rate, 60)
         batch = lesson.batch(pool, person_generator(seed + 7 * number, 10**6 + run.step), lesson.size)

@@ -11,7 +11,7 @@ import torch
 
 from dynamicid_core.datasets.expressions import ExpressionClassifier
 from dynamicid_core.datasets.labels import pose_of
-from dynamicid_core.detection import InsightFaceDetector, find_pack, load_detector
+from dynamicid_core.detection import PACK_MODELS, InsightFaceDetector, find_pack, load_detector
 from dynamicid_core.drawn.canvas import draw_picture
 from dynamicid_core.drawn.carried import FACES, WEIGHTS
 from dynamicid_core.drawn.face_batches import (
@@ -24,6 +24,7 @@ from dynamicid_core.drawn.face_batches import (
 )
 from dynamicid_core.drawn.face_lessons import LESSONS, SIZES, detector_targets
 from dynamicid_core.drawn.face_networks import STRIDES
+from dynamicid_core.drawn.face_packs import DRAWN, DRAWN_JUDGE, EXPRESSION_JUDGE, fill_packs
 from dynamicid_core.drawn.face_pictures import Pictures, again_in, make_pictures, pool_in, write_pictures
 from dynamicid_core.drawn.identity import identity_vector
 from dynamicid_core.drawn.make import portrait, posed
@@ -33,7 +34,6 @@ from dynamicid_core.drawn.train_faces import carry_packs, train_network
 from dynamicid_core.landmarks import EXPRESSIONS, read_expression
 from dynamicid_core.types import DynamicIDError
 
-JUDGE = "judge"
 PEOPLE = range(HELD_OUT, HELD_OUT + 6)
 
 
@@ -94,18 +94,20 @@ def test_pose_and_expression_are_read(detector: InsightFaceDetector) -> None:
     assert right >= 6
 
 
-def test_the_judge_is_another_one(detector: InsightFaceDetector) -> None:
-    """It took no part in making pictures, and sees the same people apart."""
-    files = find_pack(str(WEIGHTS / FACES)) | {"recognition": WEIGHTS / JUDGE / "arcface_judge.onnx"}
-    judge = InsightFaceDetector(files, identity_channels="bgr")
-    assert judge.recogniser.startswith("drawn_judge")
+def test_the_judge_sees_the_same_people_apart(tmp_path: Path) -> None:
+    fill_packs(tmp_path)
+    roots = [tmp_path / "insightface"]
+    assert find_pack(DRAWN, roots).keys() == find_pack(DRAWN_JUDGE, roots).keys() == PACK_MODELS.keys()
+    judge = load_detector(DRAWN_JUDGE, roots, "CPU", identity_channels="bgr")
+    assert judge.recogniser == "drawn_judge (bgr)"
     known = np.stack([judge.detect(portrait(seed, Motion(), 128))[0].identity for seed in PEOPLE])
-    classifier = ExpressionClassifier(WEIGHTS / JUDGE / "expression_judge.onnx")
+    classifier = ExpressionClassifier(roots[0] / "models" / DRAWN_JUDGE / EXPRESSION_JUDGE)
     right = 0
     for seed, expression in zip(PEOPLE, EXPRESSIONS, strict=False):
         picture = portrait(seed, Motion(expression), 128)
         (face,) = judge.detect(picture)
         assert (known @ face.identity).argmax() == seed - HELD_OUT
+        assert face.pose is not None and abs(face.pose[1]) < 15
         right += classifier.classify(picture, face)[0] == expression
     assert right >= 5
 
