@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from .carried import FACES, WEIGHTS, carried
+from .carried import FACES, WEIGHTS, path_of
 
 JUDGE = "judge"  # a folder beside FACES: what tells whether pictures are good, and took no part in making them
 DRAWN, DRAWN_JUDGE = "drawn", "drawn_judge"  # the packs' names
@@ -14,8 +14,8 @@ EXPRESSION_JUDGE = "expression_judge.onnx"  # for `evaluate --expressions`, besi
 
 def fill_packs(models: Path, weights: Path = WEIGHTS) -> None:
     """``drawn`` and ``drawn_judge`` below ``models``/insightface/models. Both find faces with the same file."""
-    detector = carried(f"{FACES}/det_drawn.onnx", weights)
-    packs = {DRAWN: carried(FACES, weights).glob("*.onnx"), DRAWN_JUDGE: carried(JUDGE, weights).glob("*.onnx")}
+    detector = path_of(f"{FACES}/det_drawn.onnx", weights)
+    packs = {DRAWN: path_of(FACES, weights).glob("*.onnx"), DRAWN_JUDGE: path_of(JUDGE, weights).glob("*.onnx")}
     for pack, files in packs.items():
         folder = models / "insightface" / "models" / pack
         folder.mkdir(parents=True, exist_ok=True)
