@@ -53,7 +53,7 @@ def main() -> int:
         make(dataclasses.replace(series, questions=series.questions[first::count]), studio, pictures)
     if count > 1:
         return 0
-    tools = judges()
+    tools = judges(options.output / "models")
     results = Results(
         {series.name: judge(series, pictures, people, tools) for series in every}, strangers(every, people, tools)
     )
