@@ -11,7 +11,7 @@ import argparse
 import json
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from environment import SetupError, need_core, run_script  # noqa: E402
 need_core()
 from dynamicid_core.captions import person_color  # noqa: E402
 from dynamicid_core.catalogue import ModelFile, model_file  # noqa: E402
+from dynamicid_core.drawn import world  # noqa: E402
 from dynamicid_core.prompts import preset_prompt  # noqa: E402
 
 WORKFLOWS = ROOT / "workflows"
@@ -63,6 +64,8 @@ class Setting:
     heights: int
     widths: tuple[int, int, int]  # of one, two, three people
     enlarge: bool = False
+    crop_factor: float = 0.0  # of photos
+    acting: dict[str, float] = field(default_factory=dict)  # of Apply DynamicID
 
     def prompt(self, people: int, where: str = "side by side") -> str:
         """What the picture shows."""
@@ -91,7 +94,8 @@ PUBLISHED = Setting(
 )  # fmt: skip
 WORLD = DrawnSetting(
     *(f"drawn_world{part}.safetensors" for part in ("", "_vae", "_vision", "_saa")), "drawn",
-    DDIM | {"steps": 25, "cfg": 2.5}, "", 128, (128, 192, 256), enlarge=True,
+    DDIM | {"steps": world.STEPS, "cfg": world.GUIDANCE}, "", 128, (128, 192, 256), True, world.CROP_FACTOR,
+    {"gate_threshold": world.GATE_THRESHOLD, "layout_strength": world.LAYOUT_STRENGTH},
 )  # fmt: skip
 
 
@@ -130,6 +134,7 @@ def person(to: Setting, number: int) -> tuple[Node, Node]:
         "image": Link(photo.title, "IMAGE" if photo.type == "LoadImage" else "image"),
         "face_analysis": Link("Load Face Analysis", "face_analysis"),
     }
+    inputs |= {"crop_factor": to.crop_factor}
     encoded = Node("DynamicIDEncodeFace", f"Person {number}", inputs)
     return tuple(replace(node, color=node_color(number - 1)) for node in (photo, encoded))
 
@@ -167,7 +172,7 @@ def picture(to: Setting, cast: Link, people: int) -> tuple[Group, Group]:
         "latent_image": Link("Picture size", "LATENT"),
     }
     prompts = (
-        Node("DynamicIDApply", "Apply DynamicID", applied),
+        Node("DynamicIDApply", "Apply DynamicID", applied | to.acting),
         Node("CLIPTextEncode", "Prompt", {"text": to.prompt(people), "clip": clip}),
         Node("CLIPTextEncode", "Negative prompt", {"text": to.negative, "clip": clip}),
     )

@@ -40,7 +40,7 @@ COMMON: dict[str, object] = {
     "save_every": 250, "log_every": 50, "keep": 1, "validation.every": 0,
     "gate_threshold": GATE_THRESHOLD,
 }  # fmt: skip
-ANCHOR = COMMON | {"steps": 2_400, "batch": 8, "learning_rate": 2e-3, "min_snr_gamma": 5}
+ANCHOR = COMMON | {"steps": 1_700, "batch": 8, "learning_rate": 1e-3, "min_snr_gamma": 5}
 RECONFIGURE = COMMON | {
     "steps": 1_000, "batch": 8, "learning_rate": 1e-3, "targets": 2, "keep_landmarks": 0.5, "ldc_weight": 1.0,
     "prompt": "a drawing of one person",
