@@ -210,8 +210,8 @@ LESSONS = {
     "recogniser": Lesson(FaceRecogniser, recogniser_batch, recogniser_loss, 32, 700, 4e-3, ("body.0.",)),
     "points": Lesson(FacePoints, points_batch, points_loss, 32, 700, 4e-3, ("body.0.", "points", "angles", "expr")),
     "judge_recogniser": Lesson(JudgeRecogniser, pairs_batch, pairs_loss, 192, 300, 5e-3, ("body.0.",)),
-    "judge_expression": Lesson(JudgeExpression, expression_batch, expression_loss, 64, 700, 5e-3, ("body.0.", "end")),
+    "judge_expression": Lesson(JudgeExpression, expression_batch, expression_loss, 32, 500, 5e-3, ("body.0.", "end")),
     "judge_points": Lesson(
-        partial(FacePoints, (16, 24, 32, 48)), points_batch, points_loss, 64, 700, 4e-3, ("body.0.", "points", "angles")
+        partial(FacePoints, (16, 24, 32, 48)), points_batch, points_loss, 32, 600, 4e-3, ("body.0.", "points", "angles")
     ),
 }
