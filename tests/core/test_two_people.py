@@ -49,7 +49,7 @@ def test_graph_gets_photos_settings_and_models():
     assert (inputs["Picture size"]["width"], inputs["Picture size"]["height"]) == (512, 512)
     assert inputs["Place Faces in Boxes"]["width"] == 1024, "shares of a canvas of their own"
     assert inputs["Load Checkpoint"]["ckpt_name"] == "mine.safetensors"
-    assert (inputs["Load DynamicID"]["saa_file"], inputs["Load DynamicID"]["imr_file"]) == ("SAA.bin", "none")
+    assert (inputs["Load DynamicID"]["saa_file"], inputs["Load DynamicID"]["imr_file"]) == ("SAA.bin", "auto")
 
 
 def test_defaults_are_the_published_ones_for_photos():
