@@ -155,7 +155,11 @@ def preview(cast: Link) -> Node:
 def picture(to: Setting, cast: Link, people: int) -> tuple[Group, Group]:
     """From the cast to the saved picture."""
     clip, vae = Link("Load Checkpoint", "CLIP"), Link("Load VAE", "VAE")
-    applied = {"model": Link("Load Checkpoint", "MODEL"), "dynamicid": Link("Load DynamicID", "dynamicid"), "cast": cast}
+    applied = {
+        "model": Link("Load Checkpoint", "MODEL"),
+        "dynamicid": Link("Load DynamicID", "dynamicid"),
+        "cast": cast,
+    }
     sampler: dict[str, Any] = {
         "model": Link("Apply DynamicID", "model"),
         "positive": Link("Prompt", "CONDITIONING"),
@@ -174,9 +178,7 @@ def picture(to: Setting, cast: Link, people: int) -> tuple[Group, Group]:
     ]
     made = Link("VAE Decode", "IMAGE")
     if to.enlarge:
-        sampling.append(
-            Node("ImageScaleBy", "Enlarge", {"image": made, "upscale_method": "lanczos", "scale_by": 4.0})
-        )
+        sampling.append(Node("ImageScaleBy", "Enlarge", {"image": made, "upscale_method": "lanczos", "scale_by": 4.0}))
         made = Link("Enlarge", "IMAGE")
     saved = Node("SaveImage", "Save Image", {"images": made, "filename_prefix": "dynamicid/picture"})
     return group(4, "Prompt", prompts), group(5, "Picture", tuple(sampling), (saved,))
@@ -327,7 +329,10 @@ def properties(types: set[str], host_version: str) -> dict[str, dict]:
 
 def switch(template: Graph, object_info: dict, published: dict[str, dict]) -> dict[str, dict]:
     """What the page sets for photos: node id of a template -> widget -> value, where the published setting differs."""
-    drawn, by_title = to_api(template, object_info), {node["_meta"]["title"]: node["inputs"] for node in published.values()}
+    drawn, by_title = (
+        to_api(template, object_info),
+        {node["_meta"]["title"]: node["inputs"] for node in published.values()},
+    )
     found: dict[str, dict] = {}
     for number, node in drawn.items():
         other = by_title.get(node["_meta"]["title"], {})

@@ -24,7 +24,7 @@ from .train_autoencoder import AutoencoderOptions, train_autoencoder, trained_au
 from .train_faces import carry_packs
 from .train_faces import train_faces as train_seeing
 from .train_unet import UNetOptions, train_unet
-from .world import CLIP_VISION, CROP_FACTOR, PIPELINE, fill
+from .world import CLIP_VISION, CROP_FACTOR, GATE_THRESHOLD, PIPELINE, fill
 
 PHOTO = 256  # px: as sharp as CLIP sees the part around a face
 SIZE = 128  # px of the pictures that are trained on
@@ -36,10 +36,11 @@ BEGINNINGS = {"anchor": "begin_saa.safetensors", "reconfigure": "begin_imr.safet
 # Settings of ``train`` (dynamicid_core/training/settings.py).
 BASE: dict[str, object] = {"base.crop_factor": CROP_FACTOR, "base.dtype": "float32", "cache_dtype": "float16"}
 COMMON: dict[str, object] = {
-    "size": SIZE, "mixed_precision": "bf16", "schedule": "cosine", "warmup": 100, "ema_decay": 0.998, "workers": 0,
+    "size": SIZE, "mixed_precision": "bf16", "schedule": "cosine", "warmup": 100, "ema_decay": 0.99, "workers": 0,
     "save_every": 250, "log_every": 50, "keep": 1, "validation.every": 0,
+    "gate_threshold": GATE_THRESHOLD,
 }  # fmt: skip
-ANCHOR = COMMON | {"steps": 1_500, "batch": 16, "learning_rate": 1e-3, "min_snr_gamma": 5}
+ANCHOR = COMMON | {"steps": 2_400, "batch": 8, "learning_rate": 2e-3, "min_snr_gamma": 5}
 RECONFIGURE = COMMON | {
     "steps": 1_000, "batch": 8, "learning_rate": 1e-3, "targets": 2, "keep_landmarks": 0.5, "ldc_weight": 1.0,
     "prompt": "a drawing of one person",

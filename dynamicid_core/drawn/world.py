@@ -18,7 +18,7 @@ from torch import Tensor
 from ..catalogue import DRAWN
 from ..checkpoints import load_saa
 from ..files import read_metadata, read_tensors, write_sparse
-from ..types import DynamicIDError
+from ..types import DynamicIDError, SAAOptions
 from . import carried
 from .autoencoder import taesd_weights
 from .pipeline import NARROW_HIDDEN, narrow_pipeline
@@ -40,6 +40,9 @@ Made = tuple[Mapping[str, Tensor], Mapping[str, str]]  # tensors and metadata of
 
 CROP_FACTOR = 2.0  # of the photos that the face encoder was trained on
 STEPS, GUIDANCE = 25, 2.5  # of sampling
+GATE_THRESHOLD = 0.0  # that the weights were trained with
+LAYOUT_STRENGTH = 0.5  # of boxes: more turns small networks garish
+ACTING = SAAOptions(gate_threshold=GATE_THRESHOLD, layout_strength=LAYOUT_STRENGTH)
 
 
 def _vae(weights: Path) -> dict[str, Tensor]:

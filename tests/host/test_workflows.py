@@ -84,7 +84,11 @@ def test_committed_files_are_what_the_tool_writes(object_info: dict) -> None:
     nodes = read(f"{TITLES['two_people']}.json")["nodes"]
     (written_for,) = {n["properties"]["ver"] for n in nodes if n["properties"].get("cnr_id") == "comfy-core"}
     files = build(object_info, written_for) | {f"{SHORT}.json": build_short(object_info, written_for)}
-    assert set(files) == {f"{SHORT}.json", *(f"{title}.json" for title in TITLES.values()), *(f"api/{n}.json" for n in NAMES)}
+    assert set(files) == {
+        f"{SHORT}.json",
+        *(f"{title}.json" for title in TITLES.values()),
+        *(f"api/{n}.json" for n in NAMES),
+    }
     for path, content in files.items():
         # Another host may have given its own nodes more inputs, which is no mistake here.
         same = read(path) == content if __version__ == written_for else our_inputs(read(path)) == our_inputs(content)
