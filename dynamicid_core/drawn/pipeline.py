@@ -126,7 +126,7 @@ def narrow_pipeline(weights: Path = carried.WEIGHTS) -> Any:
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1,
     )  # fmt: skip
-    parts: dict[str, Any] = {"vae": vae, "text_encoder": text_encoder(), "tokenizer": tokenizer(), "unet": unet}
+    parts: dict[str, Any] = {"vae": vae, "text_encoder": text_encoder().float(), "tokenizer": tokenizer(), "unet": unet}
     parts |= {"scheduler": scheduler, "safety_checker": None, "feature_extractor": None}
     with _quiet():  # of an autoencoder that is not SD1.5's own
         return StableDiffusionPipeline(**parts, requires_safety_checker=False)

@@ -174,7 +174,9 @@ def _make_folder(folder: Path, name: str, weights: Path, key: str) -> None:
             for file in carried.path_of(carried.FACES, weights).glob("*.onnx"):
                 shutil.copyfile(file, fresh / file.name)
         else:
-            narrow_pipeline(weights).save_pretrained(fresh)
+            pipe = narrow_pipeline(weights)
+            pipe.text_encoder.half()  # what it was made in; half the room
+            pipe.save_pretrained(fresh)
         (fresh / MARK).write_text(key, "ascii")
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
