@@ -46,10 +46,14 @@ class Base:
 SD15_WIDTHS = (320, 320, 640, 640, 1280, 1280, *[1280] * 3, *[640] * 3, *[320] * 3, 1280)
 # Two blocks deep where it is 640 wide, ten where it is 1280; none on the finest grid.
 SDXL_WIDTHS = (*[640] * 4, *[1280] * 20, *[1280] * 30, *[640] * 6, *[1280] * 10)
+# One layer a level; a fifth of the width is what is trained, all of it what ComfyUI takes (docs/evidence.md).
+DRAWN_WIDTHS = (320, *[640] * 6, 320, 320, 640)
 BASES = (
     Base("Stable Diffusion 1.5", SD15_WIDTHS, 768, 4, ("clip_l",), 768),
     Base("Stable Diffusion 2", SD15_WIDTHS, 1024, 4, ("clip_h",), 768),
     Base("Stable Diffusion XL", SDXL_WIDTHS, 2048, 3, ("clip_l", "clip_g"), 1024),
+    Base("drawn world", DRAWN_WIDTHS, 768, 4, ("clip_l",), 128),
+    Base("narrow drawn world", tuple(width // 5 for width in DRAWN_WIDTHS), 768, 4, ("clip_l",), 128),
 )
 
 

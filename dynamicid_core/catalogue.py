@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 HUB = "https://huggingface.co/"
+DRAWN = "drawn_world"  # how the names of the drawn world's files begin
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,22 @@ class ModelFile:
         return tuple(url.removeprefix(start) if url.startswith(start) else PurePosixPath(url).name for url in self.urls)
 
     def choose(self, names: list[str]) -> str | None:
-        """The best of these file names (with or without folders before them) that serves, in any case; else None."""
+        """The best of these file names (with or without folders before them) that serves, in any case; else None.
+
+        The drawn world's never do: they know no photos.
+        """
         for pattern in self.serves:
             for name in names:
-                if fnmatchcase(name.replace("\\", "/").rpartition("/")[2].lower(), pattern.lower()):
+                if not is_drawn(name) and fnmatchcase(
+                    name.replace("\\", "/").rpartition("/")[2].lower(), pattern.lower()
+                ):
                     return name
         return None
+
+
+def is_drawn(name: str) -> bool:
+    """Whether a file, by its name with or without folders, is the drawn world's."""
+    return name.replace("\\", "/").rpartition("/")[2].startswith(DRAWN)
 
 
 @cache

@@ -44,7 +44,9 @@ LARGEST_DETECTION = 4096  # px of the longer side: larger pictures are shrunk be
 
 # Packs share recognisers: buffalo_m has that of buffalo_l. File -> the pack by which it goes; of others the folder's name
 # tells, since several recognisers come under one file name (glintr100.onnx of antelopev2 and of AuraFace).
-RECOGNISERS = {"w600k_r50": RECOGNISER, "w600k_mbf": "buffalo_s"}
+RECOGNISERS = {
+    "w600k_r50": RECOGNISER, "w600k_mbf": "buffalo_s", "arcface_drawn": "drawn", "arcface_judge": "drawn_judge",
+}  # fmt: skip
 
 
 def recogniser_in(models: Mapping[str, Path], identity_channels: str = "rgb") -> str:
@@ -119,17 +121,27 @@ class InsightFaceDetector:
         for task in ("landmark_2d_106", "landmark_3d_68"):
             if task in self._models:
                 self._models[task].get(bgr, face)
-        self._models["recognition"].get(rgb if self.identity_channels == "rgb" else bgr, face)
-        length = float(np.linalg.norm(face.embedding))
         x0, y0, x1, y1 = (float(v) * scale for v in box[:4])
         return DetectedFace(
             box=(x0, y0, x1, y1),
             score=float(box[4]),
             keypoints=face.kps * scale,
-            identity=(face.embedding / length).astype(np.float32) if length > 0 else None,
+            identity=self._identity(rgb if self.identity_channels == "rgb" else bgr, face),
             landmarks=None if face.landmark_2d_106 is None else (face.landmark_2d_106 * scale).astype(np.float32),
             pose=None if face.pose is None else (float(face.pose[0]), float(face.pose[1]), float(face.pose[2])),
         )
+
+    def identity_at(self, image: np.ndarray, keypoints: np.ndarray) -> np.ndarray | None:
+        """The identity [512] of a face of ``image``, uint8 RGB [h, w, 3], whose five key points [5, 2] are known."""
+        from insightface.app.common import Face
+
+        seen = image if self.identity_channels == "rgb" else np.ascontiguousarray(image[..., ::-1])
+        return self._identity(seen, Face(kps=keypoints.astype(np.float32)))
+
+    def _identity(self, picture: np.ndarray, face: Any) -> np.ndarray | None:
+        self._models["recognition"].get(picture, face)
+        length = float(np.linalg.norm(face.embedding))
+        return (face.embedding / length).astype(np.float32) if length > 0 else None
 
 
 def _load_model(task: str, path: Path, providers: Sequence[str]) -> Any:

@@ -5,6 +5,7 @@ Pickles are read with weights only and never execute code. A file is known by it
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -226,6 +227,47 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     except (OSError, SafetensorError) as error:
         raise DynamicIDError(f"{path} could not be written: {error}.") from error
     return path
+
+
+_DTYPES = {torch.float16: "F16", torch.float32: "F32", torch.int64: "I64"}  # as the format spells them
+
+
+def write_sparse(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+    """As :func:`write_safetensors`, for tensors of which many are zero throughout.
+
+    Those are skipped over: most file systems store nothing for them, others (Windows by default) zeros.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the format keeps the data aligned to 8 bytes
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(len(text).to_bytes(8, "little") + text)
+                for tensor in tensors.values():
+                    if _all_zero(tensor):
+                        file.seek(tensor.numel() * tensor.element_size(), os.SEEK_CUR)
+                    else:
+                        file.write(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+                file.truncate()
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise DynamicIDError(f"{path} could not be written: {error}.") from error
+    return path
+
+
+def _all_zero(tensor: Tensor) -> bool:
+    one = not any(tensor.stride())  # a value that is expanded, as zeros are where they shall take no memory
+    return not bool((tensor.flatten()[:1] if one else tensor).any())
 
 
 def keypoint_file(path: str | os.PathLike[str]) -> Path:

@@ -7,6 +7,7 @@ import re
 
 import folder_paths
 
+from ..dynamicid_core.catalogue import is_drawn
 from ..dynamicid_core.face_files import FACE_FORMAT
 from ..dynamicid_core.files import CHECKPOINT_SUFFIXES
 
@@ -22,13 +23,14 @@ def register_folders() -> None:
 
 
 def checkpoints(part: str) -> list[str]:
-    """Files in ``models/dynamicid``; safetensors first, and those named after ``part`` ("saa", "imr") before others."""
+    """Files in ``models/dynamicid``; those named after ``part`` ("saa", "imr") before others, safetensors first, and the
+    drawn world's after those of photos."""
     try:
         names = folder_paths.get_filename_list(MODELS)
     except OSError:  # the folder went while the host was running, and the host remembers what was in it
         folder_paths.filename_list_cache.pop(MODELS, None)
         names = folder_paths.get_filename_list(MODELS)
-    return sorted(names, key=lambda n: (part not in n.lower(), not n.endswith(FACE_SUFFIX), n))
+    return sorted(names, key=lambda n: (part not in n.lower(), is_drawn(n), not n.endswith(FACE_SUFFIX), n))
 
 
 def companion(saa_file: str) -> str | None:

@@ -1,9 +1,9 @@
-"""Two people from two photos in one picture, made by ComfyUI: ``python scripts/two_people.py a.jpg b.jpg``.
+"""Two people in one picture, made by ComfyUI: ``python scripts/two_people.py``, or with photos ``... a.jpg b.jpg``.
 
 It finds ComfyUI (see comfyui/finding.py) or offers to install one, puts this pack into it, finds or fetches the models,
-starts the server if none runs, queues ``workflows/api/two_people.json`` and saves the picture. With ``--stand-in`` all
-models are small files of the right form with random weights, in a folder of their own: the picture is noise. They come
-with a checkout of the project only.
+starts the server if none runs, queues ``workflows/api/two_people.json`` and saves the picture. Without photos, or with
+``--stand-in``, the models are those of the drawn world, which the project brings; they are written into a folder of their
+own, which is gone afterwards, and nothing is fetched.
 
 Starts with the standard library alone, then runs itself again in the Python of ComfyUI.
 """
@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import drawn_world
 import model_files
 import setup
 from comfyui.finding import comfyui_python, find_comfyui
@@ -31,9 +32,7 @@ from environment import ROOT, SetupError, has_modules, install, project_environm
 
 INNER = "DYNAMICID_IN_COMFYUI_PYTHON"  # set for the second run
 REQUIREMENTS = ("insightface", "onnxruntime", "safetensors", "huggingface_hub")  # modules of requirements.txt
-STAND_IN_STEPS = 4  # about ten seconds each on a processor at 768 px; 50 would take a quarter of an hour
 BAR = 30  # characters
-STAND_INS = ROOT / "devtools" / "standins"  # in a checkout
 
 
 class NoComfyUI(SetupError):
@@ -41,10 +40,12 @@ class NoComfyUI(SetupError):
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Two people from two photos in one picture, made by ComfyUI.")
+    parser = argparse.ArgumentParser(
+        description="Two people in one picture, made by ComfyUI: from two photos, or drawn."
+    )
     add = parser.add_argument
-    add("photos", nargs="*", type=Path, metavar="PHOTO", help="a photo of each person (with --stand-in: none, or two)")
-    add("--prompt", help="what the picture shows (default: two people in a park)")
+    add("photos", nargs="*", type=Path, metavar="PHOTO", help="a photo of each person (none: two drawn people)")
+    add("--prompt", help="what the picture shows (default: two people in a park; drawn: before blue)")
     add(
         "--expression-a",
         metavar="TEXT",
@@ -52,22 +53,31 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     add("--expression-b", metavar="TEXT", help="the same for the second face (default: as in the photo)")
     add("--seed", type=int, default=42, help="default: %(default)s")
-    add("--steps", type=int, help=f"sampling steps (default: 50; with --stand-in {STAND_IN_STEPS})")
-    add("--size", type=int, help="width and height in pixels, a multiple of 8 (default: 768)")
+    add("--steps", type=int, help="sampling steps (default: 50; drawn: 25)")
+    add("--size", type=int, help="width and height in pixels, a multiple of 8 (default: 768; drawn: 192 x 128)")
     add("--output", type=Path, default=Path("two_people.png"), help="the picture's file (default: %(default)s)")
-    add("--stand-in", action="store_true", help="use small models with random weights; the picture will be noise")
+    add(
+        "--stand-in",
+        action="store_true",
+        help="the drawn world's models, as without photos; give pictures of its people",
+    )
     add("--port", type=int, default=8188, help="where ComfyUI runs or is started (default: %(default)s)")
     add("--server", metavar="URL", help="use the ComfyUI that runs at this address, with the models that it has")
     add("--yes", action="store_true", help="agree to every question: installation, downloads, the face models' licence")
     options = parser.parse_args(arguments)
-    if len(options.photos) != 2 and not (options.stand_in and not options.photos):
-        parser.error(f"two photos are needed, and {len(options.photos)} were given (to try it without: --stand-in)")
+    if len(options.photos) not in (0, 2):
+        parser.error(
+            f"two photos are needed, and {len(options.photos)} were given (without any, drawn people are shown)"
+        )
+    if options.server and not options.photos:
+        parser.error("--server needs two photos: drawn people have models of their own")
     if options.size is not None and not (64 <= options.size <= 4096 and options.size % 8 == 0):
         parser.error(f"--size {options.size}: it must be a multiple of 8 from 64 to 4096")
     if options.steps is not None and not 1 <= options.steps <= 1000:
         parser.error(f"--steps {options.steps}: it must lie between 1 and 1000")
     if options.stand_in and options.server:
         parser.error("--stand-in starts a server of its own; leave --server out")
+    options.stand_in = options.stand_in or not options.photos
     return options
 
 
@@ -76,8 +86,6 @@ def main(arguments: list[str]) -> int:
     for photo in options.photos:
         if not photo.is_file():
             raise SetupError(f"There is no photo {photo}.")
-    if options.stand_in and not STAND_INS.is_dir():
-        raise SetupError("--stand-in needs a checkout of the project (git clone): the stand-ins come with that only.")
     if os.environ.get(INNER):
         return make_picture(options)
     try:
@@ -125,9 +133,9 @@ def prepare(options: argparse.Namespace) -> tuple[Path, Path | None]:
 
 
 def without_comfyui(options: argparse.Namespace) -> int:
-    """The same job on diffusers, in the project's own environment, with stand-ins where no models are at hand."""
+    """The same job on diffusers, in the project's own environment."""
     command = [str(project_environment()), "-m", "dynamicid_core", "generate", "--explain"]
-    command.append("--stand-in" if options.stand_in else "--or-stand-in")
+    command += ["--stand-in"] if options.stand_in else []
     for photo, expression in zip(options.photos, (options.expression_a, options.expression_b), strict=False):
         command += ["--face", str(photo), *(["--expression", expression] if expression else [])]
     values = {"--prompt": options.prompt, "--seed": options.seed, "--steps": options.steps, "--size": options.size}
@@ -142,14 +150,16 @@ def without_comfyui(options: argparse.Namespace) -> int:
 def make_picture(options: argparse.Namespace) -> int:
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
-        client = stack.enter_context(stand_in_host() if options.stand_in else own_host(options))
-        edited = any((options.expression_a, options.expression_b))
+        client = stack.enter_context(drawn_host() if options.stand_in else own_host(options))
+        photos = options.photos or stack.enter_context(drawn_photos(options))
         chosen = {}
         if not options.stand_in:
+            edited = any((options.expression_a, options.expression_b))
             models = None if options.server else find_comfyui() / "models"
             chosen = model_files.choose(client, models, edited, options.yes)
-        photos = options.photos or stack.enter_context(drawn_photos())
         graph = fill_graph(options, [client.upload(photo) for photo in photos], chosen)
+        if options.stand_in:
+            drawn_world.adapt(graph, options)
         outputs = client.run_graph(graph, show_progress).ui
         clear_progress()
         (saved,) = (node for node, content in graph.items() if content["class_type"] == "SaveImage")
@@ -161,26 +171,16 @@ def make_picture(options: argparse.Namespace) -> int:
         raise SetupError(f"The picture could not be saved ({error}); give another place with --output.") from None
     print(f"Saved {options.output.resolve()} ({time.monotonic() - started:.0f} s).")
     if options.stand_in:
-        print(
-            "It was made with stand-in models (random weights), so it is noise; with real models leave --stand-in out."
-        )
+        print("It was made with the drawn world's small models; for people of your own give two photos.")
     return 0
 
 
 @contextlib.contextmanager
-def stand_in_host() -> Iterator[Client]:
-    """A ComfyUI of our own whose base folder holds nothing but this pack and stand-in models."""
-    from dynamicid_core.command_line.models import stand_ins
-
-    print("Stand-in models: random weights of the right form, so the picture will be NOISE.", flush=True)
-    print(f"Unless --steps says otherwise, {STAND_IN_STEPS} steps are sampled instead of 50.", flush=True)
+def drawn_host() -> Iterator[Client]:
+    """A ComfyUI of our own whose base folder holds nothing but this pack and the drawn world's models."""
+    print("The drawn world: small networks that know drawn people; faces in photos mean nothing to them.", flush=True)
     with temporary_base() as base:
-        standins = stand_ins("models")
-        standins.make_models(
-            base / "models",
-            progress=lambda name, done, total: show_progress("Making " + name, done, total),
-            decoder_width=standins.decoder_width_for(find_comfyui()),
-        )
+        drawn_world.fill(base / "models", lambda name, done, total: show_progress("Making " + name, done, total))
         clear_progress()
         with started_server(base=base) as client:
             yield client
@@ -212,17 +212,13 @@ def started_server(base: Path | None = None, port: int | None = None) -> context
 
 
 @contextlib.contextmanager
-def drawn_photos() -> Iterator[list[Path]]:
-    """Two drawn portraits, where no photos were given."""
-    from dynamicid_core.command_line.models import stand_ins
-
-    draw_portrait = stand_ins("portraits").draw_portrait
-    print("No photos were given, so two drawn portraits are used.", flush=True)
+def drawn_photos(options: argparse.Namespace) -> Iterator[list[Path]]:
+    """Pictures of two drawn people, where no photos were given; what is not said of their faces is chosen for them."""
+    print("No photos were given, so two drawn people are shown, one happy and one surprised.", flush=True)
+    happy, surprised = drawn_world.EXPRESSIONS
+    options.expression_a, options.expression_b = options.expression_a or happy, options.expression_b or surprised
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder) / f"portrait_{number}.png" for number in (1, 2)]
-        for number, path in enumerate(paths):
-            draw_portrait(number).save(path)
-        yield paths
+        yield drawn_world.draw_people(Path(folder))
 
 
 def fill_graph(options: argparse.Namespace, photos: list[str], chosen: dict[tuple[str, str], str]) -> dict[str, dict]:
@@ -243,8 +239,8 @@ def fill_graph(options: argparse.Namespace, photos: list[str], chosen: dict[tupl
     if options.prompt:
         by_title["Prompt"]["text"] = options.prompt
     by_title["Sampler"]["seed"] = options.seed
-    if steps := options.steps or (STAND_IN_STEPS if options.stand_in else None):
-        by_title["Sampler"]["steps"] = steps
+    if options.steps:
+        by_title["Sampler"]["steps"] = options.steps
     if options.size:
         by_title["Picture size"] |= {"width": options.size, "height": options.size}  # all else follows it
     for node in graph.values():

@@ -39,7 +39,7 @@ def main() -> int:
     import torch
 
     from dynamicid_core.checkpoints import load_motion
-    from dynamicid_core.drawn.world import drawn_dynamicid
+    from dynamicid_core.drawn.pipeline import drawn_dynamicid
 
     options = parse()
     torch.set_num_threads(options.threads)
@@ -53,7 +53,7 @@ def main() -> int:
         make(dataclasses.replace(series, questions=series.questions[first::count]), studio, pictures)
     if count > 1:
         return 0
-    tools = judges()
+    tools = judges(options.output / "models")
     results = Results(
         {series.name: judge(series, pictures, people, tools) for series in every}, strangers(every, people, tools)
     )

@@ -12,7 +12,7 @@ from asked import Series
 from making import photo_of
 
 from dynamicid_core.detection import load_detector
-from dynamicid_core.drawn.carried import WEIGHTS
+from dynamicid_core.drawn.face_packs import DRAWN, DRAWN_JUDGE, EXPRESSION_JUDGE, fill_packs
 from dynamicid_core.evaluation.cases import gallery_of, read_cases
 from dynamicid_core.evaluation.readings import load_reader
 from dynamicid_core.evaluation.recognisers import PackRecogniser, Recogniser
@@ -23,21 +23,21 @@ from dynamicid_core.evaluation.store import Store
 from dynamicid_core.evaluation.workers import Workers
 from dynamicid_core.pictures import to_rgb
 
-CONDITIONING, JUDGE = "drawn", "judge"  # folders of the carried weights
-EXPRESSIONS = "expressions.onnx"
+JUDGE = DRAWN_JUDGE
 KEYS: tuple[tuple[str, str | None], ...] = (
     ("identified", JUDGE), ("matched", JUDGE), ("count", JUDGE), ("place", JUDGE), ("blending", JUDGE), ("id_conf", JUDGE),
     ("expression", None), ("pose", None), ("outside", None),
 )  # fmt: skip
 
 
-def judges() -> Tools:
-    """The judge first: its faces are those whose expression and pose are read."""
+def judges(models: Path) -> Tools:
+    """The judge first: its faces are those whose expression and pose are read. ``models``: a folder for the packs."""
+    fill_packs(models)
     packs: tuple[Recogniser, ...] = tuple(
-        PackRecogniser(name, load_detector(str(WEIGHTS / folder), identity_channels=channels))
-        for name, folder, channels in ((JUDGE, JUDGE, "bgr"), (CONDITIONING, "faces", "rgb"))
+        PackRecogniser(name, load_detector(name, [models / "insightface"], identity_channels=channels))
+        for name, channels in ((DRAWN_JUDGE, "bgr"), (DRAWN, "rgb"))
     )
-    return Tools(packs, load_reader(WEIGHTS / JUDGE / EXPRESSIONS), None)
+    return Tools(packs, load_reader(models / "insightface" / "models" / DRAWN_JUDGE / EXPRESSION_JUDGE), None)
 
 
 def judge(series: Series, folder: Path, people: Path, tools: Tools) -> Run:

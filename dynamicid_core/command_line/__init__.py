@@ -37,7 +37,7 @@ from photos to weights of your own, and how good they are:
   {PROGRAM} train reconfigure --dataset people --model realistic_vision.safetensors --output run
   {PROGRAM} evaluate --saa run/saa.safetensors --prompts prompts.txt --people faces --output judged
 
-without any model files, to see how it goes (the picture is noise):
+without any model files: drawn people, by small networks that the project brings:
   {PROGRAM} generate --stand-in --explain
 
 every command has its own examples: {PROGRAM} generate --help

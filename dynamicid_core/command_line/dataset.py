@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..types import DynamicIDError
-from . import dataset_options, models
+from . import dataset_options
 
 if TYPE_CHECKING:
     from ..datasets.manifest import Manifest
@@ -127,8 +127,6 @@ where make.py has, for example:
         from ..datasets.settings import read_settings
 
         settings, _ = read_settings(options.folder)
-        if settings.detector.function.startswith("standins."):
-            models.stand_ins("pipeline")  # makes them importable
         with _continuing(options.folder):
             manifest = fill(
                 options.folder,

@@ -42,7 +42,9 @@ def add_models(parser: argparse.ArgumentParser) -> None:
         help="a folder laid out as ComfyUI's models, where packs are looked for too",
     )
     group.add_argument(
-        "--stand-in", action="store_true", help="a small built-in detector that knows nobody, to try it out"
+        "--stand-in",
+        action="store_true",
+        help="the drawn world's face models, which the project brings and which know drawn people",
     )
     group.add_argument(
         "--expressions", type=Path, metavar="FILE",
@@ -116,8 +118,9 @@ def checks_of(options: argparse.Namespace) -> CheckOptions:
 
 def detector_of(options: argparse.Namespace) -> DetectorChoice:
     if options.stand_in:
-        models.stand_ins("pipeline")
-        return DetectorChoice(function="standins.pipeline:make_detector")
+        from ..drawn.carried import FACES, path_of
+
+        return DetectorChoice(str(path_of(FACES)))
     name = options.detector or models.FACE_PACK.name
     if ":" in name and not Path(name).exists():
         return DetectorChoice(function=function_name(name))

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..landmarks import EXPRESSIONS
 from ..prompts import GRID_POSES
 from ..types import DynamicIDError
+from . import models
 
 SUMMARY = "drawn people: pictures, training sets, the small networks"
 EXAMPLES = """
@@ -119,26 +121,30 @@ def _dataset(options: argparse.Namespace, seeds: range) -> dict[str, Any]:
 
 
 class Train:
-    """Train the world's networks: first the autoencoder, then the UNet on its latents.
+    """Train the world's networks: first the autoencoder, then the UNet on its latents, and those that see faces.
 
     Each has a folder with checkpoints, a curve and sheets of pictures. The same command goes on after any interruption, and
     says where it stands. `torchrun --nproc-per-node 2 -m dynamicid_core drawn train ...` shares the work among processes.
     """
 
     NAME = "train"
-    SUMMARY = "the autoencoder and the UNet, from nothing"
+    SUMMARY = "the autoencoder, the UNet, detector, recogniser and judges, from nothing"
     EXAMPLES = """
 examples:
   {program} autoencoder --output world/autoencoder
   {program} unet --output world/unet --autoencoder world/autoencoder
+  {program} faces --output world/faces --autoencoder world/autoencoder
+  torchrun --nproc-per-node 2 -m dynamicid_core drawn train world --output world
 """
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("network", choices=("autoencoder", "unet"), help="what to train")
+        parser.add_argument(
+            "network", choices=("autoencoder", "unet", "faces", "world"), help="what to train; world: all, in order"
+        )
         parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where it is kept")
         parser.add_argument(
-            "--autoencoder", type=Path, metavar="FOLDER", help="for the UNet: a trained autoencoder's folder"
+            "--autoencoder", type=Path, metavar="FOLDER", help="for the UNet and faces: a trained autoencoder's folder"
         )
         parser.add_argument(
             "--pictures", type=int, metavar="N", help="how many to train on (default: what the world took)"
@@ -166,6 +172,12 @@ examples:
             from ..drawn.train_autoencoder import AutoencoderOptions, train_autoencoder
 
             train_autoencoder(options.output, AutoencoderOptions(**given), accelerator)
+        elif options.network == "faces":
+            _train_faces(options)
+        elif options.network == "world":
+            from ..drawn.recipe import World, train_world
+
+            train_world(World(options.output, accelerator, _run), options.seed)
         else:
             from ..drawn.train_autoencoder import trained_autoencoder
             from ..drawn.train_unet import UNetOptions, train_unet
@@ -177,64 +189,114 @@ examples:
         return {"text": f"{options.output}: the {options.network} is trained", "json": facts}
 
 
+def _train_faces(options: argparse.Namespace) -> None:
+    from accelerate import Accelerator
+    from tqdm import tqdm
+
+    from ..drawn.train_faces import train_faces
+
+    if options.pictures:
+        raise DynamicIDError("Face networks learn for as many steps as each needs; leave --pictures out.")
+    accelerator = Accelerator(cpu=True, mixed_precision=options.precision)
+    train_faces(
+        options.output, options.autoencoder, accelerator, options.seed,
+        lambda pictures: tqdm(pictures, desc="pictures", disable=options.quiet),
+    )  # fmt: skip
+
+
+def _run(words: Sequence[str]) -> None:
+    """Another command of this command line."""
+    from . import main
+
+    if main([*words, "--quiet"]):
+        raise DynamicIDError(f"`{' '.join(words[:2])}` failed; the message above says why.")
+
+
 class Carry:
     """Write trained networks in half precision, as the project carries them.
 
-    As far as their training got; each that is not named stays as it is.
+    As far as their training got; what is not named stays as it is.
     """
 
     NAME = "carry"
     SUMMARY = "trained networks to the files that the project carries"
     EXAMPLES = """
 examples:
-  {program} weights --autoencoder world/autoencoder --unet world/unet
+  {program} weights --autoencoder world/autoencoder --unet world/unet --faces world/faces
+  {program} weights --saa run/saa.safetensors --imr run/imr.safetensors
 """
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("output", type=Path, metavar="OUTPUT", help="a folder for the files")
-        for name in ("autoencoder", "unet"):
+        for name in ("autoencoder", "unet", "faces"):
             parser.add_argument(f"--{name}", type=Path, metavar="FOLDER", help=f"what `drawn train {name}` made")
+        parser.add_argument("--saa", type=Path, metavar="FILE", help="what `train anchor` made")
+        parser.add_argument("--imr", type=Path, metavar="FILE", help="what `train reconfigure` made with that")
 
     @staticmethod
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        from ..drawn.carried import AUTOENCODER, UNET, carry_training
+        from ..drawn.carried import AUTOENCODER, UNET, carry_faces, carry_training
 
+        if options.imr and not options.saa:
+            raise DynamicIDError("--imr belongs to an SAA file; name it with --saa.")
         named = {AUTOENCODER: options.autoencoder, UNET: options.unet}
-        written = [str(carry_training(name, folder, options.output)) for name, folder in named.items() if folder]
+        written = [carry_training(name, folder, options.output) for name, folder in named.items() if folder]
+        if options.faces:
+            from ..drawn.train_faces import carry_packs
+
+            written += carry_packs(options.faces, options.output)
+        written += carry_faces(options.saa, options.imr, options.output) if options.saa else []
         if not written:
-            raise DynamicIDError("Nothing to write is named. Give a training's folder with --autoencoder or --unet.")
-        return {"text": "\n".join(written), "json": {"files": written}}
+            raise DynamicIDError("Nothing to write is named. Give --autoencoder, --unet, --faces or --saa.")
+        names = [str(path) for path in written]
+        return {"text": "\n".join(names), "json": {"files": names}}
 
 
 class Fill:
-    """Write the world's files into a models folder.
+    """Write the world's files into a models folder: people can be drawn with them before any other model is there.
 
-    Laid out as ComfyUI's, but narrow: a diffusers pipeline and a CLIP vision model, for training and for drawing.
+    The folder is ComfyUI's, or one laid out like it. Files that are not the world's are never changed. With --narrow it is
+    for diffusers and for training: the same pictures by smaller networks, and a pipeline's folder instead of a checkpoint.
     """
 
     NAME = "fill"
     SUMMARY = "the world's files in a models folder"
     EXAMPLES = """
 examples:
+  {program} ComfyUI/models
   {program} models --narrow
 """
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("models", type=Path, metavar="MODELS", help="the folder to fill")
-        parser.add_argument("--narrow", action="store_true", help="for diffusers, narrow and quick")
+        parser.add_argument("--narrow", action="store_true", help="for diffusers and training, small and quick")
         parser.add_argument(
-            "--weights", type=Path, metavar="FOLDER", help="what `drawn carry` wrote (default: what the project carries)"
+            "--weights",
+            type=Path,
+            metavar="FOLDER",
+            help="what `drawn carry` wrote (default: what the project carries)",
         )
 
     @staticmethod
     def run(options: argparse.Namespace) -> dict[str, Any]:
-        from ..drawn.carried import WEIGHTS
-        from ..drawn.world import fill_narrow
+        from tqdm import tqdm
 
-        fill_narrow(options.models, options.weights or WEIGHTS)
-        return {"text": f"{options.models}: the drawn world is there", "json": {"models": str(options.models)}}
+        from ..drawn.carried import WEIGHTS
+        from ..drawn.world import fill
+
+        if options.narrow:
+            models.need_packages()
+        with tqdm(desc="files", disable=options.quiet) as bar:
+
+            def show(name: str, done: int, total: int) -> None:
+                bar.total, bar.n = total, done
+                bar.set_postfix_str(name)
+
+            paths = fill(options.models, options.weights or WEIGHTS, options.narrow, show)
+        names = {name: str(path) for name, path in paths.items()}
+        return {"text": "\n".join(names.values()), "json": {"models": str(options.models), "files": names}}
 
 
 ACTIONS = (Make, Train, Carry, Fill)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..faces import ON_NO_FACE, ORDERS
 from ..types import DynamicIDError
-from . import models
+from . import models, world
 
 SUMMARY = "photos to face files"
 EXAMPLES = """
@@ -79,10 +79,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if twice := sorted({str(target) for target in targets if targets.count(target) > 1}):
         raise DynamicIDError(f"Several photos would become {twice[0]}; encode them apart, or leave --output out.")
     encoder = models.load_photo_encoder(options)
+    how = {**(world.photo_defaults() if options.stand_in else {}), **photo_options(options)}
     written, lines = [], []
     for photos, target in zip(groups, targets, strict=True):
         name = target.stem
-        encoded = encoder.encode(*photos, name=name, **photo_options(options))
+        encoded = encoder.encode(*photos, name=name, **how)
         if encoded.message:
             print(f"{name}: {encoded.message}", file=sys.stderr)
         save_face(target, encoded.face)

@@ -168,7 +168,7 @@ def _recogniser(name: str, options: argparse.Namespace) -> Recogniser:
         return DlibRecogniser(cnn=name == "dlib-cnn")
     files = models.find(options)
     if options.stand_in:
-        return PackRecogniser("stand-in", models.stand_ins("pipeline").make_detector())
+        return PackRecogniser("drawn", models.stand_ins().detector())
     # Only what conditions sees photos in the order of the published pipeline; others as InsightFace expects them.
     channels = "rgb" if name == files.detector else "bgr"
     detector = load_detector(name, [files.folder / "insightface"], identity_channels=channels)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..bases import base_named
 from ..types import Cast, DynamicIDError, SAAOptions
-from . import models, people
+from . import models, people, world
 from .encode import add_photo_arguments, photo_options
-from .settings import SAMPLERS, PersonSettings, Settings, checksum, read_png, write_png
+from .settings import SAMPLERS, Settings, checksum, read_png, write_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,11 +36,10 @@ examples:
       --face ben.safetensors --box 0.5,0,1,1 --prompt "two people at a cafe" --size 1024x768 --seed 7 -o cafe.png
   {program} --face anna1.jpg anna2.jpg --mask left.png          two photos of one person, a painted region
   {program} --from cafe.png --seed 8                            the same with another seed
-  {program} --stand-in --explain                                without any model files; noise, but everything runs
+  {program} --stand-in --explain                                without any model files: two drawn people
 
 Boxes are left,top,right,bottom as fractions of the picture, from 0,0 (upper left) to 1,1.
 """
-STAND_IN: dict[str, Any] = {"width": 256, "height": 256, "steps": 8}  # defaults that suit models that make noise
 OPTION_HELP = {
     "weight": "strength of all faces",
     "start_at": "fraction of the schedule at which faces begin to act",
@@ -80,9 +79,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option_arguments(parser)
     add_photo_arguments(parser)
     models.add_arguments(parser, pipeline=True)
-    parser.add_argument(
-        "--or-stand-in", action="store_true", help="use stand-ins, and say so, where no models are found"
-    )
     parser.add_argument("--offload", action="store_true", help="keep on the device only what is at work; saves memory")
 
 
@@ -118,7 +114,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     """The settings of the picture given by --from, or the defaults, changed by what was typed."""
     base = read_png(options.origin) if options.origin else Settings(seed=random.SystemRandom().randrange(2**32))
     if options.origin is None and options.stand_in:
-        base = dataclasses.replace(base, **STAND_IN)
+        base = dataclasses.replace(base, **world.defaults(len(people.people_of(options)) or len(world.SHOWN)))
     names = ("prompt", "negative", "steps", "cfg", "seed", "sampler")
     typed: dict[str, Any] = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.size:
@@ -204,35 +200,13 @@ def explain(output: Path, cast: Cast, recorder: GateRecorder, picture: Image) ->
     return paths
 
 
-def _with_portraits(settings: Settings, folder: str) -> Settings:
-    """Stand-ins without people get two drawn portraits."""
-    draw_portrait = models.stand_ins("portraits").draw_portrait
-    print("No photos were given, so two drawn portraits are used.", file=sys.stderr)
-    paths = [Path(folder) / f"person_{number}.png" for number in (1, 2)]
-    for number, path in enumerate(paths):
-        draw_portrait(number).save(path)
-    return dataclasses.replace(settings, people=tuple(PersonSettings((str(path),)) for path in paths))
-
-
-def _choose_stand_in(options: argparse.Namespace) -> None:
-    """--or-stand-in: stand-ins where models are missing; models given by name must be there."""
-    if options.stand_in or not options.or_stand_in:
-        return
-    files = models.find(options)
-    named = any(getattr(options, name) for name in models.PLACES)
-    if not named and not all(getattr(files, name) for name in ("model", "saa", "clip_vision")):
-        print(f"No models were found in {files.folder.absolute()}.", file=sys.stderr)
-        options.stand_in = True
-
-
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    _choose_stand_in(options)
     settings = settings_of(options)
     options = use_models_of(settings, options)
     with tempfile.TemporaryDirectory(prefix="dynamicid-") as folder:
         drawn = not settings.people and options.stand_in
         if drawn:
-            settings = _with_portraits(settings, folder)
+            settings = dataclasses.replace(settings, people=world.shown_people(Path(folder)))
         if not settings.people:
             raise DynamicIDError("Nobody is given. Name a photo of each person, or use --face.")
         note_changes(settings)
@@ -266,6 +240,7 @@ def _generate(settings: Settings, options: argparse.Namespace, drawn: bool) -> d
     recorder = GateRecorder() if options.explain else None
     with did.apply(cast, settings.options, recorder=recorder, warn=lambda text: print(text, file=sys.stderr)):
         picture = sample(did.pipe, settings, progress=not options.quiet)
+    picture = world.enlarged(picture) if options.stand_in else picture
     # Drawn portraits are gone when the command ends: the settings then say that there were none.
     kept = dataclasses.replace(settings, people=(), checksums={}) if drawn else settings
     written = {"picture": write_png(options.output, picture, kept), "settings": kept}

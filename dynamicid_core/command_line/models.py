@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..catalogue import ModelFile, model_file
+from ..catalogue import DRAWN, ModelFile, is_drawn, model_file
 from ..types import DynamicIDError
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ PLACES = {
     "model": (*_patterns(CHECKPOINT), "diffusers/*/model_index.json"),
     "saa": _patterns(SAA),
     "imr": _patterns(IMR),
-    "clip_vision": _patterns(CLIP_VISION),
+    "clip_vision": (*_patterns(CLIP_VISION), f"{CLIP_VISION.folder}/{DRAWN}*"),
 }
 FETCH = "`python -m dynamicid_core download` fetches them"
 WHAT = {
@@ -67,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser, pipeline: bool) -> None:
         )  # fmt: skip
         group.add_argument("--imr", metavar="FILE", help=f"{IMR.name} or {IMR.published[0]}, for --expression")
     group.add_argument(
-        "--stand-in", action="store_true", help="small built-in models with random weights: pictures are noise"
+        "--stand-in",
+        action="store_true",
+        help="the drawn world: small networks that the project brings, and drawn people",
     )
     group.add_argument("--device", metavar="NAME", help="cuda, mps, cpu (default: the best there is)")
 
@@ -115,7 +116,8 @@ def find(options: argparse.Namespace) -> ModelFiles:
     def place(name: str) -> str | None:
         if given := getattr(options, name, None):
             return str(given)
-        found = next((p for pattern in PLACES[name] for p in sorted(folder.glob(pattern))), None)
+        matches = [path for pattern in PLACES[name] for path in sorted(folder.glob(pattern))]
+        found = min(matches, key=lambda path: is_drawn(path.name), default=None)  # the first; the drawn world's last
         return None if found is None else str(found.parent if found.name == "model_index.json" else found)
 
     return ModelFiles(folder, **{name: place(name) for name in PLACES}, detector=options.detector or FACE_PACK.name)
@@ -155,17 +157,11 @@ def load_detector(files: ModelFiles) -> FaceDetector:
     return load_detector(files.detector, [files.folder / "insightface"])
 
 
-def stand_ins(name: str) -> ModuleType:
-    """A module of the stand-ins (``pipeline``, ``portraits``), which lie beside the core in a checkout of the project.
+def stand_ins() -> ModuleType:
+    """What ``--stand-in`` takes instead of model files: the drawn world's networks on diffusers (``drawn.pipeline``)."""
+    from ..drawn import pipeline
 
-    Raises DynamicIDError where the core was installed without them.
-    """
-    folder = Path(__file__).resolve().parents[2] / "devtools"
-    if not (folder / "standins").is_dir():
-        raise DynamicIDError("Stand-in models come with a checkout of the project only; here, give real ones.")
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-    return importlib.import_module(f"standins.{name}")
+    return pipeline
 
 
 def load_photo_encoder(options: argparse.Namespace) -> PhotoEncoder:
@@ -176,16 +172,18 @@ def load_photo_encoder(options: argparse.Namespace) -> PhotoEncoder:
 
     device = device_of(options)
     if options.stand_in:
-        standins = stand_ins("pipeline")
+        world = stand_ins()
         note_stand_in()
-        return PhotoEncoder(load_saa(standins.saa_tensors()), standins.make_clip_vision(), standins.make_detector())
+        return PhotoEncoder(world.saa(), world.clip_vision(), world.detector())
     files = find(options)
     saa, detector = load_saa(files.need("saa")), load_detector(files)
     return PhotoEncoder(saa, load_clip_vision(files.need("clip_vision")), detector, lambda: device)
 
 
 def note_stand_in() -> None:
-    print("Stand-in models: random weights of the right form, so the picture will be NOISE.", file=sys.stderr)
+    print(
+        "The drawn world: small networks that know drawn people; faces in photos mean nothing to them.", file=sys.stderr
+    )
 
 
 def load_pipeline(
@@ -243,9 +241,9 @@ def load_dynamicid(options: argparse.Namespace, photos: bool, faces: bool, expre
     """DynamicID on a pipeline, with what is needed: ``photos`` to encode, ``faces`` to find, ``expressions`` to edit."""
     need_packages()
     if options.stand_in:
-        standins = stand_ins("pipeline")
+        world = stand_ins()
         note_stand_in()
-        made: DynamicID = standins.make_dynamicid()
+        made: DynamicID = world.drawn_dynamicid()
         return made
     from ..checkpoints import load_motion, load_saa
     from ..hosts.diffusers import DynamicID, load_clip_vision

@@ -17,7 +17,7 @@ from ..files import read_metadata
 from ..origins import Origin
 from ..prompts import target_prompt
 from ..types import Cast, DynamicIDError, Face, Person
-from . import generate, models, people
+from . import generate, models, people, world
 from .settings import PersonSettings, Settings, checksum, read_png, write_png
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def samples(options: argparse.Namespace) -> list[Sample]:
             check_keys(row, PROMPT_KEYS)
             for group in _groups(row, everybody, options.together):
                 settings = _settings(base, row, group)
+                if options.stand_in and not options.size:
+                    settings = dataclasses.replace(settings, width=world.width_for(len(group)))
                 truth = options.prompts.parent / row["ground_truth"] if row.get("ground_truth") else None
                 stem = "-".join([str(row.get("id", f"{number:0{len(str(len(rows)))}}")), *(p.name for p in group)])
                 made += [

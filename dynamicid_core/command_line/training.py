@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser, stage: str | None) -
         group.add_argument(
             "--saa", metavar="FILE", help="SAA checkpoint (default: what `train anchor` left in the output)"
         )
-    group.add_argument("--stand-in", action="store_true", help="small built-in models with random weights")
+    group.add_argument("--stand-in", action="store_true", help="the drawn world's, which the project brings")
     group.add_argument("--device", metavar="NAME", help="cuda, mps, cpu (default: the best there is)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that read photos (default: 2)")
 
@@ -122,8 +122,11 @@ def prepare(options: argparse.Namespace, stage: str | None) -> Prepared:
     """Read what is needed for every action; nothing large is loaded yet."""
     models.need_packages()
     from ..datasets.manifest import Manifest
+    from ..drawn.world import CLIP_VISION
 
     settings = settings_of(options, stage)
+    if options.stand_in:  # whose name the checkpoint then remembers
+        settings = replace(settings, base=replace(settings.base, clip_vision=Path(CLIP_VISION)))
     manifest = Manifest.read(settings.need_dataset())
     wanted = settings.base.recogniser
     if wanted and not is_same_recogniser(wanted, manifest.recogniser):
@@ -164,10 +167,10 @@ def _networks(options: argparse.Namespace, settings: Settings, share: Share, dev
     from ..training.frozen import Networks
 
     if options.stand_in:
-        standins = models.stand_ins("pipeline")
+        world = models.stand_ins()
         if not share.rank:
             models.note_stand_in()
-        return Networks(standins.make_pipeline, standins.make_clip_vision, _saa(settings), device)
+        return Networks(world.narrow_pipeline, world.clip_vision, _saa(settings), device)
     base = settings.base
     given = {name: str(path) if (path := getattr(base, name)) else None for name in MODELS}
     files = models.find(argparse.Namespace(models=options.models, detector=None, saa=None, imr=None, **given))

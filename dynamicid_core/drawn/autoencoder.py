@@ -107,6 +107,15 @@ def _wide_conv(name: str, state: Mapping[str, Tensor], inputs: int, outputs: int
     return {f"{name}.weight": weight, f"{name}.bias": bias}
 
 
+def idle_blocks(model: Autoencoder) -> list[str]:
+    """Names of the layers that stand for blocks of TAESD which do nothing here."""
+    return [
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.ReLU) and re.fullmatch(r"(en|de)coder\.\d+", name) and name != "decoder.2"
+    ]
+
+
 def taesd_weights(model: Autoencoder) -> dict[str, Tensor]:
     """What hosts load as TAESD: ``encoder.*`` and ``decoder.*`` of 64 channels, the standardisation folded in."""
     state = {k: v.detach().clone() for k, v in model.state_dict().items()}
@@ -120,11 +129,12 @@ def taesd_weights(model: Autoencoder) -> dict[str, Tensor]:
     ends = {"encoder.0": (3, WIDE), last: (WIDE, LATENT_CHANNELS), "decoder.1": (LATENT_CHANNELS, WIDE)}
     ends[f"decoder.{len(model.decoder) - 1}"] = (WIDE, 3)
     wide: dict[str, Tensor] = {}
+    idle = idle_blocks(model)
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Conv2d):
             wide |= _wide_conv(name, state, *ends.get(name, (WIDE, WIDE)))
-        elif isinstance(layer, nn.ReLU) and re.fullmatch(r"(en|de)coder\.\d+", name) and name != "decoder.2":
-            for k in (0, 2, 4):  # a block that does nothing
+        elif name in idle:
+            for k in (0, 2, 4):
                 wide[f"{name}.conv.{k}.weight"] = torch.zeros(WIDE, WIDE, 3, 3)
                 wide[f"{name}.conv.{k}.bias"] = torch.zeros(WIDE)
     return wide

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..checkpoints import load_motion, load_saa, write_motion, write_saa
 from ..files import read_tensors, write_safetensors
 from ..types import DynamicIDError
 from .autoencoder import Autoencoder
 from .runs import CHECKPOINT
 
-WEIGHTS = Path(__file__).with_name("weights")
+WEIGHTS = Path(os.environ.get("DYNAMICID_DRAWN_WEIGHTS") or Path(__file__).with_name("weights"))
 AUTOENCODER, UNET, SAA, IMR = (f"{name}.safetensors" for name in ("autoencoder", "unet", "saa", "imr"))
 FACES = "faces"  # a folder of ONNX files
 
 
-def carried(name: str, weights: Path = WEIGHTS) -> Path:
+def path_of(name: str, weights: Path = WEIGHTS) -> Path:
     """Where one of them is. Raises DynamicIDError where it is not there."""
     path = weights / name
     if not path.exists():
@@ -29,15 +32,15 @@ def carried(name: str, weights: Path = WEIGHTS) -> Path:
     return path
 
 
-def carried_autoencoder(weights: Path = WEIGHTS) -> Autoencoder:
+def autoencoder(weights: Path = WEIGHTS) -> Autoencoder:
     model = Autoencoder()
-    model.load_state_dict(read_tensors(carried(AUTOENCODER, weights)))
+    model.load_state_dict(read_tensors(path_of(AUTOENCODER, weights)))
     return model.eval().requires_grad_(False)
 
 
-def carried_unet(weights: Path = WEIGHTS) -> dict[str, Tensor]:
+def unet(weights: Path = WEIGHTS) -> dict[str, Tensor]:
     """The narrow UNet's weights under diffusers' names, float32."""
-    return {name: tensor.float() for name, tensor in read_tensors(carried(UNET, weights)).items()}
+    return {name: tensor.float() for name, tensor in read_tensors(path_of(UNET, weights)).items()}
 
 
 def carry(name: str, state: Mapping[str, Tensor], weights: Path = WEIGHTS, about: Mapping[str, str] = {}) -> Path:
@@ -55,3 +58,17 @@ def carry_training(name: str, training: Path, weights: Path = WEIGHTS) -> Path:
         )
     kept = torch.load(path, map_location="cpu", weights_only=True)
     return carry(name, kept["average"], weights, {"step": str(int(kept["step"]))})
+
+
+def carry_faces(saa: Path, imr: Path | None, weights: Path = WEIGHTS) -> list[Path]:
+    """Write what `train anchor` and `train reconfigure` made of the world as it is carried.
+
+    In half precision the face encoder is another one by its hash, which faces and the IMR go by.
+    """
+    narrow = load_saa(saa)
+    written = [write_saa(weights / SAA, narrow.face_encoder.half(), narrow.saa.half(), narrow.origin)]
+    if imr is None:
+        return written
+    motion, encoder = load_motion(imr), load_saa(written[0]).encoder_hash
+    parts = motion.reconfigurator.half(), motion.keypoint_encoder.half()
+    return [*written, write_motion(weights / IMR, *parts, replace(motion.origin, encoder=encoder))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
@@ -12,6 +13,7 @@ from PIL import Image
 
 from ..datasets.labels import CELLS
 from ..datasets.manifest import Manifest, Photo
+from ..detection import InsightFaceDetector
 from ..landmarks import EXPRESSIONS
 from ..types import DynamicIDError
 from .canvas import draw_picture
@@ -76,12 +78,14 @@ def make_dataset(
     size: int,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     pairs: bool = False,
+    detector: InsightFaceDetector | None = None,
 ) -> Manifest:
     """A training set with exact labels: PNG files and ``manifest.parquet`` in ``folder`` (``datasets.manifest``).
 
     ``pairs``: for anchoring. Two photos each show a person with one motion and count as a person of their own; so what
     the face does is read from the reference, as the IMR needs it, while place, clothes and background are not. Captions
-    do not tell expression and pose then.
+    do not tell expression and pose then. ``detector``: whose recogniser reads identities off the pictures, as whoever
+    encodes a photo later will have them read; else they are exact.
     """
     photos = []
     for seed in progress(seeds):
@@ -90,10 +94,20 @@ def make_dataset(
             (folder / person).mkdir(parents=True, exist_ok=True)
             scene = (paired_scene if pairs else labelled_scene)(seed, number)
             caption = scene.caption(frozenset(("clothes", "background"))) if pairs else scene.caption()
-            photos.append(_photo(folder, f"{person}/{number:03d}.png", seed, scene, size, person, caption))
+            photo = _photo(folder, f"{person}/{number:03d}.png", seed, scene, size, person, caption)
+            photos.append(photo if detector is None else read_identity(photo, folder, detector))
     manifest = Manifest(tuple(photos), recogniser="drawn", folder=folder)
     manifest.write(folder)
     return manifest
+
+
+def read_identity(photo: Photo, folder: Path, detector: InsightFaceDetector) -> Photo:
+    """The photo with the identity that the detector's recogniser reads off it, at its exact landmarks."""
+    from .face_batches import keypoints_of
+
+    picture = np.asarray(Image.open(folder / photo.path))
+    points = keypoints_of(np.asarray(photo.landmarks) * photo.size[::-1])
+    return dataclasses.replace(photo, identity=detector.identity_at(picture, points))
 
 
 def _photo(folder: Path, path: str, seed: int, scene: Scene, size: int, person: str, caption: str) -> Photo:

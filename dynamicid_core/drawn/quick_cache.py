@@ -30,6 +30,10 @@ from .autoencoder import Autoencoder
 class Embedding(nn.Module):
     """All that the world's CLIP vision model does: pixels [B, 3, 224, 224] -> states [B, 257, 1024]."""
 
+    patch_embedding_weight: Tensor
+    class_embedding: Tensor
+    position_embedding_weight: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         for name, values in vision.embeddings().items():  # in half precision, as in the file
@@ -87,13 +91,14 @@ def _networks(settings: Settings, stage: str) -> Networks:
     from diffusers import StableDiffusionPipeline
 
     base, saa = settings.base, settings.reconfigure.saa or settings.output / "saa.safetensors"
-    assert base.model and base.clip_vision
+    model, vision_file = base.model or Path(), base.clip_vision or Path()
 
-    def pipe(folder: Path = base.model) -> Any:
-        return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, requires_safety_checker=False)
+    def pipe() -> Any:
+        options = {"safety_checker": None, "requires_safety_checker": False}
+        return StableDiffusionPipeline.from_pretrained(model, **options)  # type: ignore[no-untyped-call]
 
     return Networks(
         pipe,
-        lambda: load_clip_vision(base.clip_vision),
+        lambda: load_clip_vision(vision_file),
         (lambda: load_saa(saa)) if stage == "reconfigure" else None,
     )

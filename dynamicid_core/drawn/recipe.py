@@ -6,33 +6,43 @@ carried is written into ``world/weights``; nothing here knows how DynamicID is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..detection import load_detector
+from ..training.making import Share
+from ..training.settings_file import load_settings
 from .beginnings import begin_motion, begin_saa
-from .carried import AUTOENCODER, FACES, IMR, SAA, UNET, carry, carry_training
+from .carried import AUTOENCODER, FACES, IMR, SAA, UNET, carry_faces, carry_training
 from .make import make_dataset
 from .people import VALIDATION
+from .quick_cache import fill_quickly
 from .train_autoencoder import AutoencoderOptions, train_autoencoder, trained_autoencoder
+from .train_faces import carry_packs
+from .train_faces import train_faces as train_seeing
 from .train_unet import UNetOptions, train_unet
-from .world import CLIP_VISION, CROP_FACTOR, PIPELINE, fill_narrow
+from .world import CLIP_VISION, CROP_FACTOR, GATE_THRESHOLD, PIPELINE, fill
 
 PHOTO = 256  # px: as sharp as CLIP sees the part around a face
 SIZE = 128  # px of the pictures that are trained on
 ANCHOR_PEOPLE, MOTION_PEOPLE = range(5_500), range(200)
 assert ANCHOR_PEOPLE.stop <= VALIDATION
+WEIGHTS = "weights"  # what is carried
+BEGINNINGS = {"anchor": "begin_saa.safetensors", "reconfigure": "begin_imr.safetensors"}
 
 # Settings of ``train`` (dynamicid_core/training/settings.py).
 BASE: dict[str, object] = {"base.crop_factor": CROP_FACTOR, "base.dtype": "float32", "cache_dtype": "float16"}
 COMMON: dict[str, object] = {
-    "size": SIZE, "mixed_precision": "bf16", "schedule": "cosine", "warmup": 100, "ema_decay": 0.998, "workers": 0,
+    "size": SIZE, "mixed_precision": "bf16", "schedule": "cosine", "warmup": 100, "ema_decay": 0.99, "workers": 0,
     "save_every": 250, "log_every": 50, "keep": 1, "validation.every": 0,
+    "gate_threshold": GATE_THRESHOLD,
 }  # fmt: skip
-ANCHOR = COMMON | {"steps": 1_500, "batch": 16, "learning_rate": 1e-3, "min_snr_gamma": 5}
+ANCHOR = COMMON | {"steps": 2_400, "batch": 8, "learning_rate": 2e-3, "min_snr_gamma": 5}
 RECONFIGURE = COMMON | {
-    "steps": 1_500, "batch": 16, "learning_rate": 1e-3, "targets": 3, "keep_landmarks": 0.5, "ldc_weight": 1.0,
+    "steps": 1_000, "batch": 8, "learning_rate": 1e-3, "targets": 2, "keep_landmarks": 0.5, "ldc_weight": 1.0,
     "prompt": "a drawing of one person",
 }  # fmt: skip
 
@@ -56,93 +66,57 @@ class World:
 
 def train_world(world: World, seed: int = 0) -> Path:
     """Everything that is not there yet; returns the folder of what is carried."""
-    folder, weights = world.folder, world.folder / "weights"
+    folder = world.folder
     train_autoencoder(folder / "autoencoder", AutoencoderOptions(seed=seed), world.accelerator)
     autoencoder = trained_autoencoder(folder / "autoencoder")
     train_unet(folder / "unet", autoencoder, UNetOptions(seed=seed), world.accelerator)
-    world.alone(lambda: train_detectors(world))
-    world.alone(lambda: base_files(folder))
-    world.alone(lambda: training_sets(folder))
-    world.alone(lambda: first_weights(folder, seed))
-    train_faces(world)
-    world.alone(lambda: carry_faces(folder))
-    return weights
+    world.alone(lambda: begin(folder, seed))
+    for stage, dataset, settings in (("anchor", "pairs", ANCHOR), ("reconfigure", "cells", RECONFIGURE)):
+        words = arguments(folder, stage, dataset, settings)
+        share = Share(
+            world.accelerator.process_index, world.accelerator.num_processes, world.accelerator.wait_for_everyone
+        )
+        fill_quickly(load_settings(None, words), stage, autoencoder.cpu(), share)
+        world.alone(lambda: None)
+        world.run(command(folder, stage, words))
+    world.alone(lambda: carry_faces(folder / "run" / SAA, folder / "run" / IMR, folder / WEIGHTS))
+    return folder / WEIGHTS
 
 
-def train_detectors(world: World) -> None:
-    """The face pack and the judges, by the command that makes them."""
-    world.run(
-        [
-            "drawn",
-            "train",
-            "faces",
-            "--output",
-            str(world.folder / FACES),
-            "--autoencoder",
-            str(world.folder / "autoencoder"),
-        ]
-    )
-
-
-def base_files(folder: Path) -> None:
-    """The narrow base as diffusers and CLIP have it."""
-    carry_training(AUTOENCODER, folder / "autoencoder", folder / "weights")
-    carry_training(UNET, folder / "unet", folder / "weights")
-    if not (folder / "models" / PIPELINE).exists():
-        fill_narrow(folder / "models", folder / "weights")
-
-
-def training_sets(folder: Path) -> None:
-    """Two photos each with one motion for anchoring; all expressions and poses of some people for reconfiguration."""
-    for name, people, each, pairs in (("pairs", ANCHOR_PEOPLE, 2, True), ("cells", MOTION_PEOPLE, 35, False)):
-        if not (folder / name / "manifest.parquet").exists():
-            make_dataset(folder / name, people, each, PHOTO, pairs=pairs)
-
-
-def first_weights(folder: Path, seed: int) -> None:
+def begin(folder: Path, seed: int) -> None:
+    """What the stages begin with: networks that see faces, the base's files, training sets, first weights."""
+    from accelerate import Accelerator
     from diffusers import UNet2DConditionModel
 
+    carry_training(AUTOENCODER, folder / "autoencoder", folder / WEIGHTS)
+    carry_training(UNET, folder / "unet", folder / WEIGHTS)
+    train_seeing(folder / "faces", folder / "autoencoder", Accelerator(cpu=True, mixed_precision="bf16"), seed)
+    carry_packs(folder / "faces", folder / WEIGHTS)
+    fill(folder / "models", folder / WEIGHTS, narrow=True)
+    seeing = load_detector(str(folder / WEIGHTS / FACES))
+    for name, people, each, pairs in (("pairs", ANCHOR_PEOPLE, 2, True), ("cells", MOTION_PEOPLE, 35, False)):
+        if not (folder / name / "manifest.parquet").exists():
+            make_dataset(folder / name, people, each, PHOTO, pairs=pairs, detector=seeing)
     unet: Any = UNet2DConditionModel.from_pretrained(folder / "models" / PIPELINE / "unet")  # type: ignore[no-untyped-call]
-    begin_saa(unet, folder / "begin_saa.safetensors", seed)
-    begin_motion(folder / "begin_saa.safetensors", folder / "begin_imr.safetensors", seed)
+    begin_saa(unet, folder / BEGINNINGS["anchor"], seed)
+    begin_motion(folder / BEGINNINGS["anchor"], folder / BEGINNINGS["reconfigure"], seed)
 
 
-def command(folder: Path, stage: str, dataset: str, settings: dict[str, object]) -> list[str]:
-    """``train STAGE`` with the world's settings."""
-    values = BASE | {f"{stage}.{name}": value for name, value in settings.items()}
-    models, run = folder / "models", folder / "run"
-    words = [
-        "train",
-        stage,
-        "--dataset",
-        str(folder / dataset),
-        "--output",
-        str(run),
-        "--model",
-        str(models / PIPELINE),
-    ]
-    words += ["--clip-vision", str(models / CLIP_VISION), "--workers", "0"]
-    if any((run / stage).glob("step-*")):
-        words.append("--resume")
-    return words + [word for name, value in values.items() for word in ("--set", f"{name}={_toml(value)}")]
+def arguments(folder: Path, stage: str, dataset: str, settings: Mapping[str, object]) -> list[str]:
+    """The settings of ``train STAGE``, each as ``NAME=VALUE``."""
+    models = folder / "models"
+    base = {"dataset": folder / dataset, "output": folder / "run", "base.clip_vision": models / CLIP_VISION}
+    base |= {"base.model": models / PIPELINE}
+    own = {f"{stage}.{name}": value for name, value in {**settings, "initial": folder / BEGINNINGS[stage]}.items()}
+    every: dict[str, object] = {**base, **BASE, **own}
+    return [f"{name}={_toml(value)}" for name, value in every.items()]
+
+
+def command(folder: Path, stage: str, words: Sequence[str]) -> list[str]:
+    """``train STAGE`` with such settings, going on where it stands."""
+    resume = ["--resume"] if any((folder / "run" / stage).glob("step-*")) else []
+    return ["train", stage, "--workers", "0", *resume, *(part for word in words for part in ("--set", word))]
 
 
 def _toml(value: object) -> str:
-    return f'"{value}"' if isinstance(value, (str, Path)) else str(value)
-
-
-def train_faces(world: World) -> None:
-    """Anchoring, then reconfiguration, by the commands that anybody has."""
-    folder = world.folder
-    initial = {"saa": folder / "begin_saa.safetensors", "imr": folder / "begin_imr.safetensors"}
-    world.run(command(folder, "anchor", "pairs", ANCHOR | {"initial": initial["saa"]}))
-    world.run(command(folder, "reconfigure", "cells", RECONFIGURE | {"initial": initial["imr"]}))
-
-
-def carry_faces(folder: Path) -> None:
-    """The checkpoints of both stages in half precision, with what they say of themselves."""
-    from ..files import read_metadata, read_tensors
-
-    for name in (SAA, IMR):
-        made = folder / "run" / name
-        carry(name, read_tensors(made), folder / "weights", read_metadata(made))
+    return json.dumps(str(value)) if isinstance(value, (str, Path)) else str(value)

@@ -26,7 +26,7 @@ FEATURES = ((range(33, 52), 3.0), (range(87, 106), 3.0), (range(52, 72), 5.0), (
 class AutoencoderOptions:
     """How the autoencoder is trained. ``pictures`` in all; ``crop`` px; ``noise`` on latents while training."""
 
-    pictures: int = 96_000
+    pictures: int = 52_800
     batch: int = 16
     crop: int = 96
     rate: float = 1e-3

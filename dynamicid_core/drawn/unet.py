@@ -36,21 +36,31 @@ def make_unet(factor: int = 1, widths: tuple[int, ...] = WIDTHS) -> nn.Module:
 
 
 def widened(state: Mapping[str, Tensor], factor: int = FACTOR) -> dict[str, Tensor]:
-    """The weights of the wide network from those of the narrow one, both under diffusers' names."""
+    """The weights of the wide network from those of the narrow one, both under diffusers' names, in the same dtype."""
     return {name: _widened(name, tensor, factor) for name, tensor in state.items()}
 
 
 def _widened(name: str, tensor: Tensor, factor: int) -> Tensor:
-    wide = tensor
-    if name != "conv_out.weight" and name != "conv_out.bias":
-        wide = wide.repeat_interleave(factor, 0)
+    wide, inputs, divisor = tensor, 1, 1.0
     if tensor.ndim > 1 and name == "time_embedding.linear_1.weight":
         wide = _spread_frequencies(wide, factor)
     elif tensor.ndim > 1 and name != "conv_in.weight" and not re.search(r"attn2\.to_[kv]\.weight$", name):
-        wide = wide.repeat_interleave(factor, 1) / factor
+        inputs, divisor = factor, factor
     if re.search(r"\.to_q\.weight$", name):
-        wide = wide / math.sqrt(factor)
-    return wide
+        divisor *= math.sqrt(factor)
+    return _repeated(wide, 1 if name.startswith("conv_out.") else factor, inputs, divisor)
+
+
+def _repeated(weight: Tensor, outputs: int, inputs: int, divisor: float) -> Tensor:
+    """[o, i, ...] -> [o * outputs, i * inputs, ...]: divided once, in float32, then each channel several times."""
+    if divisor != 1:
+        weight = (weight.float() / divisor).to(weight.dtype)
+    shape = weight.shape
+    wide = weight[:, None].expand(shape[0], outputs, *shape[1:])
+    if weight.ndim == 1:
+        return wide.reshape(-1)
+    wide = wide[:, :, :, None].expand(shape[0], outputs, shape[1], inputs, *shape[2:])
+    return wide.reshape(shape[0] * outputs, shape[1] * inputs, *shape[2:])
 
 
 def _spread_frequencies(weight: Tensor, factor: int) -> Tensor:
@@ -73,9 +83,9 @@ def _widened_site(name: str, tensor: Tensor, factor: int) -> Tensor:
     site, _, layer = name.partition(".")
     if layer.endswith("down.weight"):
         reads_text = int(site) % 2 == 1 and layer.startswith(("to_k", "to_v"))
-        return tensor if reads_text else tensor.repeat_interleave(factor, 1) / factor
-    wide = tensor.repeat_interleave(factor, 0)  # up, and keys and values of faces
-    return wide / math.sqrt(factor) if layer.startswith("to_q") else wide
+        return tensor if reads_text else _repeated(tensor, 1, factor, factor)
+    # up, and keys and values of faces
+    return _repeated(tensor, factor, 1, math.sqrt(factor) if layer.startswith("to_q") else 1)
 
 
 def ldm_names(names: Mapping[str, Tensor] | list[str], levels: int = len(WIDTHS)) -> dict[str, str]:

@@ -1,16 +1,14 @@
-"""A CLIP tokenizer's files for the drawn world: CLIP's own numbers for every word that the world and the method use.
+"""A CLIP tokenizer's vocabulary for the drawn world: CLIP's own numbers for the words that the world and the method use.
 
-What hosts bring is the complete vocabulary; a diffusers folder needs files of its own, and these hold a hundred words of
+ComfyUI brings the complete vocabulary; a diffusers pipeline needs one of its own, and this one has a hundred words of
 it. Other words become bytes, or whatever parts are known, under numbers that mean nothing in particular.
 """
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
-from pathlib import Path
 
-from .text import END, LENGTH, START, WORDS
+from .text import END, START, WORDS
 
 LAST = "</w>"  # ends the last part of a word
 PARTS = {("disgu", "st" + LAST): (9793, 545)}  # a word that CLIP has no number of its own for
@@ -63,15 +61,3 @@ def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     free = iter(sorted(set(range(2 * len(letters), START)) - set(numbers.values())))
     numbers |= {part: next(free) for pair in merges if (part := "".join(pair)) not in numbers}
     return numbers | {"<|startoftext|>": START, "<|endoftext|>": END}, merges
-
-
-def write_tokenizer(folder: Path) -> None:
-    """A CLIP tokenizer's folder, as transformers reads it."""
-    numbers, merges = vocabulary()
-    folder.mkdir(parents=True, exist_ok=True)
-    ends = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-    about = {**ends, "pad_token": "<|endoftext|>", "model_max_length": LENGTH, "tokenizer_class": "CLIPTokenizer"}
-    lines = ["#version: 0.2", *(f"{first} {second}" for first, second in merges)]
-    (folder / "vocab.json").write_text(json.dumps(numbers), encoding="utf-8")
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=2), encoding="utf-8")

@@ -42,7 +42,8 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Judges:
-    """What measures pictures. Expression and pose are read by the first view whose faces have landmarks and angles."""
+    """What measures pictures. Expression and pose are read by the last view whose faces have landmarks and angles: where
+    there are several, one that took no part in making pictures. A classifier looks at the faces of the first view."""
 
     views: tuple[View, ...]
     reader: ExpressionReader
@@ -197,7 +198,8 @@ def _motion(case: Case, judges: Judges, seen: Mapping[str, RecogniserResult]) ->
     values: Values = {}
     for key, wanted in asked.items():
         landmarks = key == "pose" or judges.reader.landmarks
-        view = next((view for view in judges.views if view.recogniser.landmarks or not landmarks), None)
+        able = [view for view in judges.views if view.recogniser.landmarks or not landmarks]
+        view = (able[-1] if landmarks else able[0]) if able else None
         people = seen[view.recogniser.name].people if view else ()
         if view is None or not people or not any(wanted):
             continue

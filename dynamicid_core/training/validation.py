@@ -129,6 +129,10 @@ class Sampler:
         return picture
 
 
+def _face(saa: SAACheckpoint, shown: Shown, tokens: Tensor, null: Tensor, **known: Any) -> Face:
+    return Face(tokens, null, saa.encoder_hash, name=shown.photo.person, recogniser=saa.origin.recogniser, **known)
+
+
 def anchor_sheet(sampler: Sampler, saa: SAACheckpoint, shown: Sequence[Shown], clip: Tensor, null_clip: Tensor,
                  prompts: Sequence[Prompt]) -> Image.Image:  # fmt: skip
     """A row for each person: the photo, then a picture for each prompt and seed.
@@ -142,7 +146,7 @@ def anchor_sheet(sampler: Sampler, saa: SAACheckpoint, shown: Sequence[Shown], c
     did = DynamicID(sampler.pipe, saa)
     rows = []
     for one, own in zip(shown, tokens, strict=True):
-        face = Face(own[None], null, saa.encoder_hash, name=one.photo.person)
+        face = _face(saa, one, own[None], null)
         drawn = [
             (f"{prompt.text} ({seed})", sampler.draw(did, face, prompt, seed, SAAOptions()))
             for prompt in prompts
@@ -166,7 +170,7 @@ def edit_sheet(sampler: Sampler, saa: SAACheckpoint, motion: MotionCheckpoint, s
     for one, own in zip(shown, tokens, strict=True):
         if one.landmarks is None:
             continue
-        face = Face(own[None], null[None], saa.encoder_hash, landmarks=one.landmarks, name=one.photo.person)
+        face = _face(saa, one, own[None], null[None], landmarks=one.landmarks)
         source = cache.feature(source_text(one.photo))[None]
         edited = [face, *edit_motion(face, motion, source, target)]
         drawn = [

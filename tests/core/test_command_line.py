@@ -8,16 +8,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from standins import pipeline as standins
+from standins.drawn import write_drawn_weights
 from standins.dynamicid import published_pickles
 from standins.portraits import draw_portrait
 
 from dynamicid_core import files
+from dynamicid_core.checkpoints import load_saa
 from dynamicid_core.command_line import main, models, parser
 from dynamicid_core.command_line.generate import settings_of
 from dynamicid_core.command_line.settings import PersonSettings, Settings, read_png, write_png
@@ -26,7 +29,6 @@ from dynamicid_core.files import read_tensors
 from dynamicid_core.types import DynamicIDError, Face, SAAOptions
 
 ROOT = Path(__file__).resolve().parents[2]
-MAKERS = ("saa_tensors", "make_clip_vision", "make_detector", "make_dynamicid")
 SMALL = ["--size", "64", "--steps", "2", "--quiet"]
 
 pytest.importorskip("diffusers")
@@ -41,16 +43,20 @@ def stand_ins(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def made_once():
-    """What makes stand-ins, each called once."""
-    return {name: functools.cache(getattr(standins, name)) for name in MAKERS}
+    """Random stand-ins in the place of the drawn world's networks, each made once."""
+    return SimpleNamespace(
+        saa=functools.cache(lambda: load_saa(standins.saa_tensors())),
+        clip_vision=functools.cache(standins.make_clip_vision),
+        detector=functools.cache(standins.make_detector),
+        drawn_dynamicid=functools.cache(standins.make_dynamicid),
+    )
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, made_once) -> Path:
     """An empty current folder with two photos, and no models anywhere; stand-ins are made once for all tests."""
-    for name, make in made_once.items():
-        monkeypatch.setattr(standins, name, make)
-    pipe = standins.make_dynamicid().pipe
+    monkeypatch.setattr(models, "stand_ins", lambda: made_once)
+    pipe = made_once.drawn_dynamicid().pipe
     monkeypatch.setattr(pipe, "scheduler", pipe.scheduler)  # whichever a test puts there, this one comes back
     monkeypatch.chdir(tmp_path)
     for name in ("DYNAMICID_MODELS", "COMFYUI_PATH"):
@@ -86,15 +92,15 @@ def failure(capsys, *words) -> str:
 
 def test_main_job_offline(folder):
     """What the README's main command does without ComfyUI: three pictures, from nothing."""
-    done = type_in(
-        "generate", "anna.png", "ben.jpg", "--stand-in", "--explain", "-o", "out/two.png", "--seed", 5, "--steps", 2
-    )
+    weights = str(write_drawn_weights(folder / "weights"))
+    words = ("generate", "--stand-in", "--explain", "-o", "out/two.png", "--seed", 5, "--steps", 2)
+    done = type_in(*words, DYNAMICID_DRAWN_WEIGHTS=weights)
     assert done.returncode == 0, done.stderr
-    assert "NOISE" in done.stderr and "2/2" in done.stderr  # progress
+    assert "two drawn people" in done.stderr and "2/2" in done.stderr  # progress
     pictures = [folder / "out" / f"two{end}.png" for end in ("", "_regions", "_activation")]
     assert done.stdout.splitlines() == [*(f"saved {p.relative_to(folder)}" for p in pictures), "seed 5"]
-    assert [Image.open(p).size for p in pictures] == [(256, 256), (256, 256), (768, 256)]
-    assert np.asarray(Image.open(pictures[0])).std() > 5
+    assert [Image.open(p).size for p in pictures] == [(768, 512), (768, 512), (2304, 512)]
+    assert read_png(pictures[0]).width == 192, "enlarged four times"
 
 
 def test_errors_are_one_line_and_stdout_is_json(folder, capsys):
@@ -244,14 +250,14 @@ def test_without_boxes_people_stand_side_by_side(folder, capsys):
     assert (np.asarray(Image.open("dynamicid.png")) == strips).all()
 
 
-def test_stand_ins_step_in_only_where_asked(folder, capsys):
+def test_drawn_people_are_shown_only_where_asked(folder, capsys):
     assert "Missing: a Stable Diffusion 1.5 model" in failure(capsys, "generate", "anna.png", "--device", "cpu")
-    code, out, err = run(capsys, "generate", "--or-stand-in", *SMALL)
-    assert code == 0 and "No models were found" in err and "NOISE" in err and "portraits" in err
+    code, out, err = run(capsys, "generate", "--stand-in", *SMALL)
+    assert code == 0 and "drawn world" in err and "two drawn people" in err
     assert out.startswith("saved dynamicid.png\nseed ")
-    assert "there is no x.safetensors" in failure(
-        capsys, "generate", "anna.png", "--or-stand-in", "--model", "x.safetensors", "--device", "cpu"
-    )
+    kept = read_png(Path("dynamicid.png"))
+    assert kept.people == () and kept.prompt.startswith("a drawing of two people")
+    assert Image.open("dynamicid.png").size == (512, 512), "64 px, enlarged"
 
 
 def test_generate_mistakes(folder, capsys, stand_ins):

@@ -17,10 +17,11 @@ pytest.importorskip("onnxruntime")
 
 from dynamicid_core.blending import blend_faces
 from dynamicid_core.detection import load_detector
-from dynamicid_core.drawn.carried import WEIGHTS
+from dynamicid_core.drawn.face_packs import DRAWN_JUDGE, EXPRESSION_JUDGE, fill_packs
 from dynamicid_core.drawn.make import portrait, posed
 from dynamicid_core.drawn.people import HELD_OUT
-from dynamicid_core.drawn.world import CROP_FACTOR, GUIDANCE, STEPS, drawn_dynamicid
+from dynamicid_core.drawn.pipeline import drawn_dynamicid
+from dynamicid_core.drawn.world import ACTING, CROP_FACTOR, GUIDANCE, STEPS
 from dynamicid_core.evaluation.readings import load_reader
 from dynamicid_core.prompts import preset_prompt
 from dynamicid_core.types import Cast, Person, Region, SAAOptions
@@ -37,8 +38,16 @@ def did():
 
 
 @pytest.fixture(scope="module")
-def judge():
-    return load_detector(str(WEIGHTS / "judge"), identity_channels="bgr")
+def packs(tmp_path_factory):
+    """The folder of InsightFace's packs, with those of drawn faces."""
+    models = tmp_path_factory.mktemp("models")
+    fill_packs(models)
+    return models / "insightface"
+
+
+@pytest.fixture(scope="module")
+def judge(packs):
+    return load_detector(DRAWN_JUDGE, [packs], identity_channels="bgr")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +69,7 @@ def sampled(did, caption: str, width: int, seed: int) -> np.ndarray:
     return np.asarray(made.images[0])
 
 
-def picture(did, people: list[Person], seed: int, options: SAAOptions = SAAOptions()) -> np.ndarray:
+def picture(did, people: list[Person], seed: int, options: SAAOptions = ACTING) -> np.ndarray:
     caption = f"a drawing of {COUNTS[len(people)]}, blue background"
     with did.apply(Cast(tuple(people)), options):
         return sampled(did, caption, WIDTHS[len(people)], seed)
@@ -111,8 +120,8 @@ def test_there_are_as_many_people_as_were_asked_for(did, judge, face, count) -> 
     assert found.count(count) >= 2, found
 
 
-def test_an_edit_changes_the_expression_and_not_the_person(did, judge, face) -> None:
-    reader = load_reader(WEIGHTS / "judge" / "expressions.onnx")
+def test_an_edit_changes_the_expression_and_not_the_person(did, judge, packs, face) -> None:
+    reader = load_reader(packs / "models" / DRAWN_JUDGE / EXPRESSION_JUDGE)
     read, kept = [], []
     for number in (0, 1, 2):
         plain = seen(judge, picture(did, [Person(face(number))], 0))[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from evaluating import failure, run
 from standins import pipeline as standins
 from standins.portraits import draw_portrait
 
-from dynamicid_core.command_line import parser
+from dynamicid_core.command_line import models, parser
 from dynamicid_core.command_line.samples import samples
 from dynamicid_core.command_line.settings import read_png
 from dynamicid_core.evaluation.results import read_run
@@ -35,8 +36,8 @@ def stand_ins(tmp_path, monkeypatch, made_once):
     for number, name in enumerate(("anna", "ben")):
         draw_portrait(number, 128).save(f"{name}.png")
     calls = []
-    monkeypatch.setattr(standins, "make_dynamicid", lambda: calls.append(1) or made_once[0]())
-    monkeypatch.setattr(standins, "make_detector", made_once[1])
+    parts = SimpleNamespace(drawn_dynamicid=lambda: calls.append(1) or made_once[0](), detector=made_once[1])
+    monkeypatch.setattr(models, "stand_ins", lambda: parts)
     pipe = made_once[0]().pipe
     monkeypatch.setattr(pipe, "scheduler", pipe.scheduler)
     return calls
@@ -52,7 +53,7 @@ def test_prompts_times_people_are_made_once_and_judged(stand_ins, capsys):
         ' "boxes": ["0,0,0.5,1", "0.5,0,1,1"]}\n'
     )
     words = ["--prompts", "prompts.jsonl", "--people", "faces", "--together", 1, 2, "--seeds", 4, 5, "--baseline"]
-    words += ["--stand-in", "--size", 64, "--steps", 1, "--recognisers", "stand-in", "-o", "out", "--json"]
+    words += ["--stand-in", "--size", 64, "--steps", 1, "--recognisers", "drawn", "-o", "out", "--json"]
     code, out, err = run(capsys, *words)
     assert code == 0, err
     # each alone and both together at the cafe, and one duel, with two seeds each
@@ -83,7 +84,7 @@ def test_prompts_that_cannot_be_made(stand_ins, capsys):
     Path("faces").mkdir()
     Path("anna.png").rename("faces/anna.png")
     Path("prompts.txt").write_text("# nothing but this\n\na cafe\n")
-    common = ["--prompts", "prompts.txt", "--stand-in", "--recognisers", "stand-in"]
+    common = ["--prompts", "prompts.txt", "--stand-in", "--recognisers", "drawn"]
     assert "needs --people" in failure(capsys, *common)
     message = failure(capsys, *common, "--people", "faces", "--together", 2)
     assert message == "Prompt 1 of prompts.txt: 2 people are asked for, and the folder holds 1."

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from packaging.requirements import Requirement
@@ -144,7 +144,9 @@ def test_archive_holds_what_users_need_and_nothing_else(archive, pyproject):
     data = pyproject["tool"]["setuptools"]["package-data"]["dynamicid_core"]
     core = ROOT / "dynamicid_core"
     others = {path.relative_to(core).as_posix() for path in core.rglob("*.*") if path.suffix not in (".py", ".pyc")}
-    assert others == set(data), "what pip installs with the core besides its sources"
+    assert [name for name in others if not any(PurePosixPath(name).match(pattern) for pattern in data)] == [], (
+        "what pip installs with the core besides its sources"
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_archive_holds_what_users_need_and_nothing_else(archive, pyproject):
     [
         (["two_people.py", "--help"], 0, "two photos"),
         (["two_people.py", "a.jpg", "b.jpg"], 1, "Error: There is no photo a.jpg.\n"),
-        (["two_people.py", "--stand-in"], 1, "Error: --stand-in needs a checkout of the project"),
+        (["two_people.py", "a.jpg"], 2, "without any, drawn people are shown"),
         (["setup.py", "--help"], 0, "DynamicID nodes into ComfyUI"),
     ],
 )
@@ -161,16 +163,6 @@ def test_scripts_start_from_the_archive_with_nothing_installed(archive, words, c
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=archive)
     assert done.returncode == code and said in done.stdout + done.stderr, done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_command_line_says_that_stand_ins_need_a_checkout(archive, monkeypatch):
-    from dynamicid_core.command_line import models
-    from dynamicid_core.types import DynamicIDError
-
-    assert models.stand_ins("weights").__name__ == "standins.weights"
-    monkeypatch.setattr(models, "__file__", str(archive / "dynamicid_core/command_line/models.py"))
-    with pytest.raises(DynamicIDError, match="come with a checkout of the project only"):
-        models.stand_ins("weights")
 
 
 # --- the tree that pip and the host load --------------------------------------------------------------------------

@@ -23,12 +23,12 @@ ANCHOR, BOTH = {"measures", "clip", "latents", "texts"}, {"measures", "clip", "l
 @pytest.fixture(scope="module")
 def parts():
     pipe, clip = small.pipeline(), small.clip_vision()
-    return SimpleNamespace(make_pipeline=lambda: pipe, make_clip_vision=lambda: clip)
+    return SimpleNamespace(narrow_pipeline=lambda: pipe, clip_vision=lambda: clip)
 
 
 @pytest.fixture
 def people(tmp_path, monkeypatch, parts):
-    monkeypatch.setattr(models, "stand_ins", lambda name: parts)
+    monkeypatch.setattr(models, "stand_ins", lambda: parts)
     small.write_dataset(tmp_path / "people", PEOPLE)
     return tmp_path / "people"
 

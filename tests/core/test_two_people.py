@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import two_people as script
+from PIL import Image, ImageChops
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,10 +21,10 @@ def titled(graph: dict) -> dict[str, dict]:
     "arguments, words",
     [
         (["a.jpg"], "two photos are needed, and 1 were given"),
-        ([], "--stand-in"),
+        (["--server", "http://x"], "--server needs two photos"),
         (["a.jpg", "b.jpg", "--size", "100"], "multiple of 8"),
         (["a.jpg", "b.jpg", "--steps", "0"], "between 1 and 1000"),
-        (["--stand-in", "--server", "http://x"], "leave --server out"),
+        (["a.jpg", "b.jpg", "--stand-in", "--server", "http://x"], "leave --server out"),
     ],
 )
 def test_wrong_usage_ends_with_code_2_and_says_why(capsys, arguments, words):
@@ -51,10 +52,36 @@ def test_graph_gets_photos_settings_and_models():
     assert (inputs["Load DynamicID"]["saa_file"], inputs["Load DynamicID"]["imr_file"]) == ("SAA.bin", "auto")
 
 
-def test_defaults_are_the_published_ones_except_for_stand_ins():
-    for arguments, steps in ((["a.jpg", "b.jpg"], 50), (["--stand-in"], script.STAND_IN_STEPS)):
-        inputs = titled(script.fill_graph(script.parse(arguments), ["a", "b"], {}))
-        assert (inputs["Sampler"]["steps"], inputs["Picture size"]["width"]) == (steps, 768)
+def test_defaults_are_the_published_ones_for_photos():
+    inputs = titled(script.fill_graph(script.parse(["a.jpg", "b.jpg"]), ["a", "b"], {}))
+    assert (inputs["Sampler"]["steps"], inputs["Picture size"]["width"]) == (50, 768)
+
+
+def test_without_photos_the_graph_is_the_drawn_worlds():
+    options = script.parse([])
+    with script.drawn_photos(options) as photos:
+        pictures = [Image.open(photo) for photo in photos]
+        assert {picture.size for picture in pictures} == {(256, 256)}
+        assert ImageChops.difference(*pictures).getbbox(), "two people"
+    graph = script.fill_graph(options, ["a", "b"], {})
+    script.drawn_world.adapt(graph, options)
+    inputs = titled(graph)
+    assert inputs["Load Checkpoint"]["ckpt_name"] == "drawn_world.safetensors"
+    assert (inputs["Picture size"]["width"], inputs["Picture size"]["height"]) == (192, 128)
+    assert "happy" in inputs["Expression of person 1"]["expression"]
+    assert "surprised" in inputs["Expression of person 2"]["expression"]
+    (saved,) = (node["inputs"]["images"] for node in graph.values() if node["class_type"] == "SaveImage")
+    assert graph[saved[0]]["inputs"]["scale_by"] == 4
+
+
+def test_what_is_said_counts_in_the_drawn_world_too():
+    options = script.parse(["--prompt", "a drawing of two people, night sky", "--steps", "9", "--expression-b", "sad"])
+    with script.drawn_photos(options):
+        graph = script.fill_graph(options, ["a", "b"], {})
+    script.drawn_world.adapt(graph, options)
+    inputs = titled(graph)
+    assert (inputs["Prompt"]["text"], inputs["Sampler"]["steps"]) == (options.prompt, 9)
+    assert inputs["Expression of person 2"]["expression"] == "sad"
 
 
 def test_an_expression_for_one_leaves_the_other_as_in_the_photo():
@@ -90,5 +117,5 @@ def test_without_comfyui_the_same_job_goes_to_diffusers(monkeypatch, tmp_path, c
         {"files": (str(photos[0]),)},
         {"files": (str(photos[1]),), "expression": "a sad expression"},
     ]
-    assert (options.size, options.seed, options.or_stand_in) == ((256, 256), 42, True)
+    assert (options.size, options.seed, options.stand_in) == ((256, 256), 42, False)
     assert "without ComfyUI" in capsys.readouterr().err

@@ -1,0 +1,23 @@
+"""The packs of drawn faces in a models folder, where InsightFace's packs lie too."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from .carried import FACES, WEIGHTS, path_of
+
+JUDGE = "judge"  # a folder beside FACES: what tells whether pictures are good, and took no part in making them
+DRAWN, DRAWN_JUDGE = "drawn", "drawn_judge"  # the packs' names
+EXPRESSION_JUDGE = "expression_judge.onnx"  # for `evaluate --expressions`, beside the judge's pack
+
+
+def fill_packs(models: Path, weights: Path = WEIGHTS) -> None:
+    """``drawn`` and ``drawn_judge`` below ``models``/insightface/models. Both find faces with the same file."""
+    detector = path_of(f"{FACES}/det_drawn.onnx", weights)
+    packs = {DRAWN: path_of(FACES, weights).glob("*.onnx"), DRAWN_JUDGE: path_of(JUDGE, weights).glob("*.onnx")}
+    for pack, files in packs.items():
+        folder = models / "insightface" / "models" / pack
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in {*files, detector}:
+            shutil.copyfile(file, folder / file.name)
