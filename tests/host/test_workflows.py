@@ -139,6 +139,35 @@ def test_templates_with_their_pictures_are_listed_and_served(server: Server) -> 
         assert server.fetch(f"/api/workflow_templates/{pack}/{quote(name)}.jpg")[:3] == b"\xff\xd8\xff"
 
 
+def test_the_models_folder_may_go_while_the_host_runs(server: Server) -> None:
+    folder, away = (server.base / "models" / name for name in ("dynamicid", "dynamicid away"))
+    shown = "/object_info/DynamicIDLoader"
+    assert server.get(shown)["DynamicIDLoader"]
+    folder.rename(away)
+    try:
+        kind, described = server.get(shown)["DynamicIDLoader"]["input"]["required"]["saa_file"]
+        assert kind == "COMBO" and described["options"] == []
+        with pytest.raises(HostError, match="There is no file 'saa.safetensors' in models/dynamicid. Get the files"):
+            server.run_graph(read("api/two_people.json"))
+    finally:
+        away.rename(folder)
+
+
+def test_what_lacks_is_said_before_anything_is_computed(server: Server) -> None:
+    graph = read("api/edited_expression.json")
+    (load,) = [node["inputs"] for node in graph.values() if node["class_type"] == "DynamicIDLoader"]
+    seen: list[str] = []
+    load["imr_file"] = "none"
+    with pytest.raises(HostError, match="^Load DynamicID: Expressions are edited in this graph, but imr_file is 'none'"):
+        server.run_graph(graph, lambda title, *_: seen.append(title))
+    assert not {"Person 1", "Person 2", "Sampler"} & set(seen)
+    load["imr_file"] = "auto"
+    (analysis,) = [node["inputs"] for node in graph.values() if node["class_type"] == "DynamicIDFaceAnalysis"]
+    analysis["model_pack"] = "nowhere"
+    with pytest.raises(HostError, match="The face model pack 'nowhere' was not found"):
+        server.run_graph(graph)
+
+
 def test_main_job_over_http_as_the_script_does_it(server: Server, tmp_path: Path) -> None:
     """Upload, queue, progress, picture; then a failure, told in a sentence."""
     photos = [tmp_path / f"photo {number}.png" for number in (1, 2)]
