@@ -158,7 +158,9 @@ def test_what_lacks_is_said_before_anything_is_computed(server: Server) -> None:
     (load,) = [node["inputs"] for node in graph.values() if node["class_type"] == "DynamicIDLoader"]
     seen: list[str] = []
     load["imr_file"] = "none"
-    with pytest.raises(HostError, match="^Load DynamicID: Expressions are edited in this graph, but imr_file is 'none'"):
+    with pytest.raises(
+        HostError, match="^Load DynamicID: Expressions are edited in this graph, but imr_file is 'none'"
+    ):
         server.run_graph(graph, lambda title, *_: seen.append(title))
     assert not {"Person 1", "Person 2", "Sampler"} & set(seen)
     load["imr_file"] = "auto"
