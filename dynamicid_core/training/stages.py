@@ -129,9 +129,7 @@ def prepared_unet(unet: nn.Module, accelerator: Any, options: StageSettings, dty
     return unet
 
 
-def anchored_unet(
-    unet: nn.Module, saa: SAACheckpoint, timesteps: int, options: SAAOptions = SAAOptions()
-) -> FaceUNet:
+def anchored_unet(unet: nn.Module, saa: SAACheckpoint, timesteps: int, options: SAAOptions = SAAOptions()) -> FaceUNet:
     """The UNet with the anchored weights, which are frozen: the LoRA in its own weights, where it costs nothing."""
     FusedLoRA(unet, saa.saa, 1.0)
     for site in saa.saa.cross_sites:
