@@ -40,10 +40,10 @@ SHOWN_WIDE = ("a drawing of two people, happy, blue background", "a drawing of t
 class UNetOptions:
     """How the UNet is trained. ``pictures`` in all; ``snr`` is the bound of min-SNR weights."""
 
-    pictures: int = 61_000
+    pictures: int = 77_000
     rate: float = 1e-3
     snr: float = 5.0
-    average: float = 0.999
+    average: float = 0.99
     seed: int = 0
     sheet_seconds: float = 900
 
