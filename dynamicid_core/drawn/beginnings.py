@@ -48,7 +48,8 @@ def show_identity(encoder: FaceEncoder) -> None:
     between people, and training takes thousands of steps to find them. Here the first layer gives numbers around 1; then it
     is three quarters of the variance.
     """
-    first, last = encoder.proj[0], encoder.proj[2]
+    proj: Any = encoder.proj
+    first, last = proj[0], proj[2]
     first.weight.mul_((3 * first.in_features) ** 0.5)
     for layer in (first, last):
         layer.bias.zero_()

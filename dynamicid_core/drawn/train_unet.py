@@ -133,7 +133,7 @@ def train_unet(folder: Path, autoencoder: Autoencoder, options: UNetOptions, acc
     """
     torch.manual_seed(options.seed)
     unet = make_unet().to(device=accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    unet.set_attn_processor(PlainAttention())  # type: ignore[operator]
+    unet.set_attn_processor(PlainAttention())
     optimizer = muon_for(unet, options.rate, ENDS)
     run = Run(folder, unet, optimizer, accelerator)
     run.resume()
