@@ -223,7 +223,9 @@ def build_short(object_info: dict, host_version: str) -> dict:
     photos = tuple(dataclasses.replace(SETTING.photo(n), color=parts.node_color(n - 1)) for n in (1, 2))
     inputs = {f"photo {n}": Link(photos[n - 1].title, "image") for n in (1, 2)}
     made = Node(definition["id"], whole["title"], inputs, width=NODE_SIZE[0])
-    saved = Node("SaveImage", "Save Image", {"images": Link(made.title, "image"), "filename_prefix": "dynamicid/picture"})
+    saved = Node(
+        "SaveImage", "Save Image", {"images": Link(made.title, "image"), "filename_prefix": "dynamicid/picture"}
+    )
     groups = (parts.start(parts.START), parts.group(0, "Who", photos), parts.group(0, "Picture", (made,), (saved,)))
     graph = Graph(SHORT, groups, parts.properties({"DynamicIDDrawnPerson", "SaveImage"}, host_version))
     template = to_ui(graph, object_info | {definition["id"]: info})

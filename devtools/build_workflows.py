@@ -11,7 +11,7 @@ import argparse
 import json
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from environment import SetupError, need_core, run_script  # noqa: E402
 need_core()
 from dynamicid_core.captions import person_color  # noqa: E402
 from dynamicid_core.catalogue import ModelFile, model_file  # noqa: E402
+from dynamicid_core.drawn import world  # noqa: E402
 from dynamicid_core.prompts import preset_prompt  # noqa: E402
 
 WORKFLOWS = ROOT / "workflows"
@@ -63,6 +64,8 @@ class Setting:
     heights: int
     widths: tuple[int, int, int]  # of one, two, three people
     enlarge: bool = False
+    crop_factor: float = 0.0  # of photos
+    acting: dict[str, float] = field(default_factory=dict)  # of Apply DynamicID
 
     def prompt(self, people: int, where: str = "side by side") -> str:
         """What the picture shows."""
@@ -91,7 +94,8 @@ PUBLISHED = Setting(
 )  # fmt: skip
 WORLD = DrawnSetting(
     *(f"drawn_world{part}.safetensors" for part in ("", "_vae", "_vision", "_saa")), "drawn",
-    DDIM | {"steps": 25, "cfg": 2.5}, "", 128, (128, 192, 256), enlarge=True,
+    DDIM | {"steps": world.STEPS, "cfg": world.GUIDANCE}, "", 128, (128, 192, 256), True, world.CROP_FACTOR,
+    {"gate_threshold": world.GATE_THRESHOLD, "layout_strength": world.LAYOUT_STRENGTH},
 )  # fmt: skip
 
 
@@ -130,6 +134,7 @@ def person(to: Setting, number: int) -> tuple[Node, Node]:
         "image": Link(photo.title, "IMAGE" if photo.type == "LoadImage" else "image"),
         "face_analysis": Link("Load Face Analysis", "face_analysis"),
     }
+    inputs |= {"crop_factor": to.crop_factor}
     encoded = Node("DynamicIDEncodeFace", f"Person {number}", inputs)
     return tuple(replace(node, color=node_color(number - 1)) for node in (photo, encoded))
 
@@ -155,7 +160,11 @@ def preview(cast: Link) -> Node:
 def picture(to: Setting, cast: Link, people: int) -> tuple[Group, Group]:
     """From the cast to the saved picture."""
     clip, vae = Link("Load Checkpoint", "CLIP"), Link("Load VAE", "VAE")
-    applied = {"model": Link("Load Checkpoint", "MODEL"), "dynamicid": Link("Load DynamicID", "dynamicid"), "cast": cast}
+    applied = {
+        "model": Link("Load Checkpoint", "MODEL"),
+        "dynamicid": Link("Load DynamicID", "dynamicid"),
+        "cast": cast,
+    }
     sampler: dict[str, Any] = {
         "model": Link("Apply DynamicID", "model"),
         "positive": Link("Prompt", "CONDITIONING"),
@@ -163,7 +172,7 @@ def picture(to: Setting, cast: Link, people: int) -> tuple[Group, Group]:
         "latent_image": Link("Picture size", "LATENT"),
     }
     prompts = (
-        Node("DynamicIDApply", "Apply DynamicID", applied),
+        Node("DynamicIDApply", "Apply DynamicID", applied | to.acting),
         Node("CLIPTextEncode", "Prompt", {"text": to.prompt(people), "clip": clip}),
         Node("CLIPTextEncode", "Negative prompt", {"text": to.negative, "clip": clip}),
     )
@@ -174,9 +183,7 @@ def picture(to: Setting, cast: Link, people: int) -> tuple[Group, Group]:
     ]
     made = Link("VAE Decode", "IMAGE")
     if to.enlarge:
-        sampling.append(
-            Node("ImageScaleBy", "Enlarge", {"image": made, "upscale_method": "lanczos", "scale_by": 4.0})
-        )
+        sampling.append(Node("ImageScaleBy", "Enlarge", {"image": made, "upscale_method": "lanczos", "scale_by": 4.0}))
         made = Link("Enlarge", "IMAGE")
     saved = Node("SaveImage", "Save Image", {"images": made, "filename_prefix": "dynamicid/picture"})
     return group(4, "Prompt", prompts), group(5, "Picture", tuple(sampling), (saved,))
@@ -327,7 +334,10 @@ def properties(types: set[str], host_version: str) -> dict[str, dict]:
 
 def switch(template: Graph, object_info: dict, published: dict[str, dict]) -> dict[str, dict]:
     """What the page sets for photos: node id of a template -> widget -> value, where the published setting differs."""
-    drawn, by_title = to_api(template, object_info), {node["_meta"]["title"]: node["inputs"] for node in published.values()}
+    drawn, by_title = (
+        to_api(template, object_info),
+        {node["_meta"]["title"]: node["inputs"] for node in published.values()},
+    )
     found: dict[str, dict] = {}
     for number, node in drawn.items():
         other = by_title.get(node["_meta"]["title"], {})

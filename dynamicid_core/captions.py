@@ -30,7 +30,7 @@ def person_color(number: int) -> Color:
 
 def caption_font(width: int, height: int) -> Font:
     """A font that can be read on a picture of that size."""
-    return cast(Font, ImageFont.load_default(max(11, round(min(width, height) * 0.04))))
+    return cast(Font, ImageFont.load_default(max(11, round((width + height) * 0.0225))))
 
 
 def caption_height(lines: int, font: Font) -> int:
@@ -45,10 +45,12 @@ def _shortened(line: str, draw: ImageDraw.ImageDraw, font: Font, width: int) -> 
     return line
 
 
-def draw_caption(picture: Image.Image, lines: Sequence[str], x: float, y: float, color: Color, font: Font) -> int:
+def draw_caption(
+    picture: Image.Image, lines: Sequence[str], x: float, y: float, color: Color, font: Font, last: Color | None = None
+) -> int:
     """Lines of text on a dark plate whose upper left corner is at (x, y), moved and shortened to lie in the picture.
 
-    Returns the plate's upper end.
+    ``last``: the colour of the last line, where it is another. Returns the plate's upper end.
     """
     draw = ImageDraw.Draw(picture)
     lines = [_shortened(line, draw, font, picture.width - 2 * PAD) for line in lines]
@@ -58,5 +60,6 @@ def draw_caption(picture: Image.Image, lines: Sequence[str], x: float, y: float,
     draw.rectangle((left, top, left + wide - 1, top + high - 1), fill=PLATE)
     for number, line in enumerate(lines):
         below = caption_height(number, font) - PAD
-        draw.text((left + PAD + 1, top + below), line, font=font, fill=color)
+        ink = last if last and number == len(lines) - 1 else color
+        draw.text((left + PAD + 1, top + below), line, font=font, fill=ink)
     return top

@@ -14,7 +14,7 @@ from .encode import EncodedFace
 from .faces import DetectedFace, quality
 from .regions import region_cells, region_weights, with_default_regions
 from .scoring import SAME_PERSON, PictureScore
-from .types import Cast, DynamicIDError, Person
+from .types import Cast, DynamicIDError, Face, Person
 
 PREVIEW_SIZE = 1024  # px of the longer side
 CHOSEN: Color = (64, 255, 96)
@@ -22,6 +22,7 @@ OTHER: Color = (255, 208, 48)
 ALIKE: Color = (64, 224, 96)
 UNLIKE: Color = (255, 160, 48)
 WRONG: Color = (255, 80, 80)
+HINT: Color = (255, 120, 72)  # what may make a photo a bad one
 STRANGER: Color = (192, 192, 192)
 
 GROUND = (46, 48, 52)
@@ -41,26 +42,28 @@ def _line_width(image: np.ndarray) -> int:
     return max(2, round(min(int(height), int(width)) / 250))
 
 
-def _caption_box(picture: Image.Image, lines: Sequence[str], box: Sequence[float], color: Color) -> None:
-    """Lines under a face's box, or above it where there is no room."""
+def _caption_box(
+    picture: Image.Image, lines: Sequence[str], box: Sequence[float], color: Color, last: Color | None = None
+) -> None:
+    """Lines under a face's box, or above it where there is no room; the last one may have another colour."""
     font = caption_font(*picture.size)
     high = caption_height(len(lines), font)
-    draw_caption(picture, lines, box[0], box[3] if box[3] + high <= picture.height else box[1] - high, color, font)
+    top = box[3] if box[3] + high <= picture.height else box[1] - high
+    draw_caption(picture, lines, box[0], top, color, font, last)
 
 
-def _face_lines(image: np.ndarray, face: DetectedFace, number: int, chosen: bool) -> list[str]:
+def _face_lines(face: DetectedFace, number: int, chosen: bool) -> list[str]:
     lines = [f"face {number}: chosen" if chosen else f"face {number}"]
     if chosen and face.pose is not None:
         lines.append("pitch {}  yaw {}  roll {}".format(*(round(angle) for angle in face.pose)))
-    hints = quality(image, face)
-    return lines + ([", ".join(hints)] if hints else [])
+    return lines
 
 
 def draw_faces(image: np.ndarray, faces: Sequence[DetectedFace], chosen: int | None = None) -> np.ndarray:
     """A copy of the picture with every face boxed and numbered from 0, in the order of ``faces``.
 
-    The chosen face, by its number, is green with its landmarks, pose and quality hints, the others yellow with their
-    number and hints.
+    The chosen face, by its number, is green with its landmarks and pose, the others yellow with their number; hints
+    about quality stand below in a colour of their own.
     """
     picture, line = Image.fromarray(image), _line_width(image)
     draw = ImageDraw.Draw(picture)
@@ -75,7 +78,10 @@ def draw_faces(image: np.ndarray, faces: Sequence[DetectedFace], chosen: int | N
             for x, y in landmarks:
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colors[i])
     for i in order:  # over all boxes
-        _caption_box(picture, _face_lines(image, faces[i], i, i == chosen), faces[i].box, colors[i])
+        lines, hints = _face_lines(faces[i], i, i == chosen), quality(image, faces[i])
+        _caption_box(
+            picture, [*lines, *filter(None, [", ".join(hints)])], faces[i].box, colors[i], HINT if hints else None
+        )
     return np.asarray(picture)
 
 
@@ -91,13 +97,13 @@ def draw_encoded(encoded: EncodedFace) -> list[np.ndarray]:
 
 
 def draw_scores(image: np.ndarray, score: PictureScore) -> np.ndarray:
-    """A copy of the picture with every face boxed and named: green alike, orange not, red duplicates, grey others."""
+    """A copy of the picture with every face boxed, named and judged: green alike, orange not, red duplicates, grey others."""
     picture, line = Image.fromarray(image), _line_width(image)
     labels: dict[int, tuple[str, Color]] = dict.fromkeys(score.bystanders, ("bystander", STRANGER))
     for person in score.people:
         if person.face is not None:
-            color = ALIKE if person.similarity >= SAME_PERSON else UNLIKE
-            labels[person.face] = (f"{person.name}  {person.similarity:.2f}", color)
+            verdict, color = ("alike", ALIKE) if person.similarity >= SAME_PERSON else ("not alike", UNLIKE)
+            labels[person.face] = (f"{person.name}: {verdict}, {person.similarity:.2f}", color)
         labels |= dict.fromkeys(person.duplicates, (f"{person.name} again", WRONG))
     for i, (text, color) in labels.items():
         ImageDraw.Draw(picture).rectangle(score.faces[i].box, outline=color, width=line)
@@ -105,6 +111,21 @@ def draw_scores(image: np.ndarray, score: PictureScore) -> np.ndarray:
     if missing := [person.name for person in score.people if person.face is None]:
         draw_caption(picture, [f"missing: {', '.join(missing)}"], 0, 0, WRONG, caption_font(*picture.size))
     return np.asarray(picture)
+
+
+def draw_portrait(face: Face, size: int = 256) -> np.ndarray:
+    """A face's portrait with its name below: uint8 RGB [size, size, 3]; without a portrait, the name alone."""
+    picture, font = Image.new("RGB", (size, size), GROUND), caption_font(size * 3 // 2, size * 3 // 2)
+    if face.thumbnail is not None:
+        picture.paste(_thumbnail(face.thumbnail).resize((size, size), Image.Resampling.LANCZOS))
+    lines = [face.name or "no name", *(["no portrait in this file"] if face.thumbnail is None else [])]
+    draw_caption(picture, lines, 0, size, (255, 255, 255), font, last=None if face.thumbnail is not None else STRANGER)
+    return np.asarray(picture)
+
+
+def _thumbnail(values: Tensor) -> Image.Image:
+    """[h, w, 3] in 0..1 as a picture."""
+    return Image.fromarray((values.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
 
 
 # --- A cast -------------------------------------------------------------------------------------------------------
@@ -152,8 +173,7 @@ def _label(picture: Image.Image, number: int, person: Person, bounds: tuple[int,
     x, y = x0 + gap, y0 + gap
     side = min(round(min(picture.size) * 0.22), x1 - x0 - 2 * gap, y1 - y0 - 2 * gap)
     if person.face.thumbnail is not None and side >= 12:
-        pixels = (person.face.thumbnail.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-        face = Image.fromarray(pixels).resize((side, side), Image.Resampling.LANCZOS)
+        face = _thumbnail(person.face.thumbnail).resize((side, side), Image.Resampling.LANCZOS)
         picture.paste(face, (x, y))
         ImageDraw.Draw(picture).rectangle((x, y, x + side - 1, y + side - 1), outline=color)
         y += side + gap
@@ -199,6 +219,8 @@ def draw_cast(cast: Cast, width: int, height: int, image: np.ndarray | None = No
         picture.paste(rim, mask=_border(cells, line))
     for number, person, cells in placed:
         _label(picture, number, person, _bounds(cells), font)
+    if len(cast.people) == 1 and not placed and cast.people[0].face.thumbnail is not None:
+        _label(picture, 0, cast.people[0], (0, 0, width, height), font)
     _list_unplaced(picture, cast, font)
     return np.asarray(picture)
 
@@ -233,9 +255,10 @@ def draw_gate_maps(maps: Tensor, names: Sequence[str] = (), image: np.ndarray | 
         picture = Image.fromarray(heat_colors(values))
         if image is not None:
             picture = Image.blend(_ground(width, height, image), picture, 0.7)
-        label = f"{number + 1} {names[number]}".rstrip() if number < people else "gate"
+        who = f"where {number + 1} {names[number]}".rstrip() if number < people else "where anybody"
         color = person_color(number) if number < people else (255, 255, 255)
-        draw_caption(picture, [f"{label}: up to {float(maps[number].max()):.2f}"], 2, 2, color, font)
+        lines = [f"{who} went in", f"bright: most, up to {float(maps[number].max()):.2f}"]
+        draw_caption(picture, lines, 2, 2, color, font, last=STRANGER)
         drawn.append(np.asarray(picture))
     return np.stack(drawn)
 

@@ -1,10 +1,10 @@
-"""Face files: one encoded person as numbers (docs/nodes.md, file formats). They hold no photo."""
+"""Face files: one encoded person as numbers (docs/nodes.md, file formats). They hold no photo, but a portrait if asked."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -14,12 +14,18 @@ from .files import describe, read_safetensors, write_safetensors
 from .types import RECOGNISER, DynamicIDError, Face
 
 FACE_FORMAT, FACE_VERSION = "dynamicid-face", "1"
+PORTRAIT = "portrait"
 FACE_TENSORS = ("tokens", "uncond_tokens", "identity", "landmarks", "pose")
 
 
-def save_face(path: str | os.PathLike[str], face: Face) -> Path:
-    """Write a face file. It holds numbers only, no photo; yet they identify a person: treat it like a photo."""
+def save_face(path: str | os.PathLike[str], face: Face, portrait: bool = False) -> Path:
+    """Write a face file. It holds numbers only, no photo; yet they identify a person: treat it like a photo.
+
+    With ``portrait``, the face's thumbnail is kept too, if it has one: then it does hold a small photo.
+    """
     tensors = {name: value.float() for name in FACE_TENSORS if (value := getattr(face, name)) is not None}
+    if portrait and face.thumbnail is not None:
+        tensors[PORTRAIT] = (face.thumbnail.clamp(0, 1) * 255).round().to(torch.uint8)
     metadata = {"format": FACE_FORMAT, "version": FACE_VERSION, "encoder": face.encoder, "recogniser": face.recogniser}
     if len(face.mix) > 1:
         metadata["mix"] = json.dumps(face.mix)
@@ -63,6 +69,7 @@ def load_face(
             expression=metadata.get("expression"),
             name=path.stem,
             recogniser=metadata.get("recogniser") or RECOGNISER,  # files written before it was noted
+            thumbnail=_portrait(tensors),
             # Copies: a face must not hold on to its file, which may be written over.
             **{name: tensors[name].to(torch.float32, copy=True) for name in FACE_TENSORS if name in tensors},
         )
@@ -73,6 +80,13 @@ def load_face(
     if encoder and warn and (message := encoder_mismatch(made_by, encoder, str(path))):
         warn(message)
     return face
+
+
+def _portrait(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    """[h, w, 3] in 0..1, of a file that holds one; a strange one is left out, since it is for previews only."""
+    kept = tensors.get(PORTRAIT)
+    whole = kept is not None and kept.dtype == torch.uint8 and kept.ndim == 3 and kept.shape[-1] == 3 and kept.numel()
+    return kept.float() / 255 if kept is not None and whole else None
 
 
 def encoder_mismatch(made_by: str, encoder: str, what: str) -> str | None:

@@ -52,8 +52,10 @@ class PictureScore:
             if person.face is None:
                 lines.append(f"{person.name}: missing")
                 continue
-            verdict = "" if person.similarity >= SAME_PERSON else " (not recognisable)"
-            lines.append(f"{person.name}: face {person.face}, similarity {person.similarity:.2f}{verdict}")
+            verdict = "alike" if person.similarity >= SAME_PERSON else "not recognisable"
+            lines.append(
+                f"{person.name}: {verdict}, similarity {person.similarity:.2f} (face {person.face} from the left)"
+            )
             lines += [f"{person.name}: duplicate in face {face}" for face in person.duplicates]
         lines += [f"face {face}: nobody of the cast" for face in self.bystanders]
         return "\n".join(lines)

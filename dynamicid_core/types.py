@@ -93,7 +93,7 @@ class Face:
     pose: Tensor | None = None  # [3]: pitch, yaw, roll in degrees
     mix: tuple[float, ...] = (1.0,)  # one factor per group of tokens
     expression: str | None = None  # one of landmarks.EXPRESSIONS, read off the photo
-    thumbnail: Tensor | None = None  # [h, w, 3] in 0..1, RGB; for previews only, never saved
+    thumbnail: Tensor | None = None  # [h, w, 3] in 0..1, RGB; for previews; saved only if asked for
     name: str = ""  # shown in previews and messages
     recogniser: str = RECOGNISER  # whose identity the tokens were made of, and whose ``identity`` is
 

@@ -27,7 +27,15 @@ class DynamicIDApply(io.ComfyNode):
             display_name="Apply DynamicID",
             category=CATEGORY,
             description="A model in whose pictures the people of the cast appear. Bypass it and the model is as before.",
-            search_aliases=["apply face", "faceid", "identity", "instantid", "ipadapter face"],
+            search_aliases=[
+                "apply face",
+                "faceid",
+                "identity",
+                "instantid",
+                "ipadapter face",
+                "same person",
+                "consistent character",
+            ],
             inputs=[
                 io.Model.Input(
                     "model",

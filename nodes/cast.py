@@ -28,7 +28,7 @@ class DynamicIDPlaceFace(io.ComfyNode):
             display_name="Place Face",
             category=CATEGORY,
             description="Adds a person to the cast, in a painted region or where others leave room.",
-            search_aliases=["face mask", "assign person", "regional face", "cast"],
+            search_aliases=["face mask", "assign person", "regional face", "cast", "character"],
             inputs=[
                 Face.Input("face", tooltip="Who."),
                 Cast.Input("cast", optional=True, tooltip="The people so far; leave empty for the first."),

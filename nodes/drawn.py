@@ -17,7 +17,7 @@ class DynamicIDDrawnPerson(io.ComfyNode):
             display_name="Drawn Person",
             category=CATEGORY,
             description="A drawn person in place of a photo, to try a graph with. A seed is always the same person.",
-            search_aliases=["example face", "sample photo", "cartoon portrait", "test image"],
+            search_aliases=["example face", "sample photo", "cartoon portrait", "test image", "character"],
             inputs=[
                 io.Int.Input(
                     "seed",

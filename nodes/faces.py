@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 from comfy_api.latest import io
@@ -23,7 +24,16 @@ class DynamicIDEncodeFace(io.ComfyNode):
             display_name="Encode Face",
             category=CATEGORY,
             description="One person's face, from one photo or several. The preview numbers the faces it found.",
-            search_aliases=["face id", "encode identity", "reference face", "faceid embeds"],
+            search_aliases=[
+                "face id",
+                "encode identity",
+                "reference face",
+                "faceid embeds",
+                "same person",
+                "portrait",
+                "character",
+                "consistent character",
+            ],
             inputs=[
                 DynamicID.Input("dynamicid", tooltip="From Load DynamicID."),
                 io.ClipVision.Input("clip_vision", tooltip="CLIP-ViT-H-14-laion2B-s32B-b79K, from Load CLIP Vision."),
@@ -109,17 +119,32 @@ class DynamicIDSaveFace(io.ComfyNode):
             inputs=[
                 Face.Input("face", tooltip="The face to keep."),
                 io.String.Input(
-                    "filename_prefix", default="dynamicid/face", tooltip="Folder and name under the output folder."
+                    "filename_prefix",
+                    default="dynamicid/face",
+                    tooltip="Folder and name under the output folder; the name is used where there is no other.",
+                ),
+                io.String.Input(
+                    "name", default="", optional=True, tooltip="The person's name, which the file gets and nodes show."
+                ),
+                io.Boolean.Input(
+                    "portrait",
+                    default=False,
+                    optional=True,
+                    tooltip="Keep a small portrait in the file, which Load Face shows. It is a photo of the person.",
                 ),
             ],
         )
 
     @classmethod
     @hinted
-    def execute(cls, face, filename_prefix: str) -> io.NodeOutput:
-        path, name, subfolder = new_face_path(filename_prefix)
-        save_face(path, face)
-        return io.NodeOutput(ui={"files": [{"filename": name, "subfolder": subfolder, "type": "output"}]})
+    def execute(cls, face, filename_prefix: str, name: str = "", portrait: bool = False) -> io.NodeOutput:
+        path, file, subfolder = new_face_path(filename_prefix, name)
+        if portrait and face.thumbnail is None:
+            warn("This face holds no portrait to keep: encode it from a photo in this graph.")
+        save_face(path, face, portrait)
+        shown = dataclasses.replace(face, name=os.path.splitext(file)[0])
+        files = [{"filename": file, "subfolder": subfolder, "type": "output"}]
+        return io.NodeOutput(ui={"files": files} | portrait_of(cls, shown).as_dict())
 
 
 class DynamicIDLoadFace(io.ComfyNode):
@@ -161,7 +186,16 @@ class DynamicIDLoadFace(io.ComfyNode):
     def execute(cls, face_file: str) -> io.NodeOutput:
         if not face_file:
             raise DynamicIDError("Choose a face file.")
-        return io.NodeOutput(load_face(face_path(face_file)))
+        face = load_face(face_path(face_file))
+        return io.NodeOutput(face, ui=portrait_of(cls, face))
+
+
+def portrait_of(cls, face):
+    """A face's portrait and name, to be shown in the node."""
+    from ..dynamicid_core.drawing import draw_portrait
+    from .pictures import preview_of, to_images
+
+    return preview_of(cls, to_images([draw_portrait(face)]))
 
 
 NODES = [DynamicIDEncodeFace, DynamicIDSaveFace, DynamicIDLoadFace]

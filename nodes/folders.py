@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import folder_paths
 
@@ -83,8 +84,16 @@ def face_path(name: str) -> str:
     return path
 
 
-def new_face_path(prefix: str) -> tuple[str, str, str]:
-    """A free numbered place for a face file under the output folder: path, file name, subfolder."""
+def new_face_path(prefix: str, person: str = "") -> tuple[str, str, str]:
+    """A free place for a face file under the output folder: path, file name, subfolder.
+
+    The file is called as ``person`` (with a number from 2, where that is taken), else by the prefix and a number.
+    """
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
-    file = f"{name}_{counter:05}_{FACE_SUFFIX}"
+    person = re.sub(r'[\\/:*?"<>|\x00-\x1f]', "_", person).strip(" .")
+    file = f"{person or f'{name}_{counter:05}_'}{FACE_SUFFIX}"
+    number = 1
+    while person and os.path.exists(os.path.join(folder, file)):
+        number += 1
+        file = f"{person} {number}{FACE_SUFFIX}"
     return os.path.join(folder, file), file, subfolder

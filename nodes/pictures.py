@@ -11,7 +11,6 @@ from comfy_api.latest import ui
 
 from ..dynamicid_core.pictures import to_rgb
 
-
 LATENT_CELL = 8  # px of a picture for each cell of its latent, in all models that the method knows
 
 

@@ -18,7 +18,7 @@ class DynamicIDScoreFaces(io.ComfyNode):
             display_name="Score Faces",
             category=CATEGORY,
             description="Compares a finished picture with the faces of the cast, and marks missing people and duplicates.",
-            search_aliases=["face similarity", "identity score", "arcface", "likeness", "compare faces"],
+            search_aliases=["face similarity", "identity score", "arcface", "likeness", "compare faces", "same person"],
             is_output_node=True,
             inputs=[
                 io.Image.Input("image", tooltip="The finished picture, or a batch of them."),
@@ -43,7 +43,7 @@ class DynamicIDScoreFaces(io.ComfyNode):
         drawn = to_images([draw_scores(p, s) for p, s in zip(pictures, scores, strict=True)])
         report = "\n\n".join(score.report() for score in scores)
         worst = min(score.worst for score in scores)
-        return io.NodeOutput(drawn, report, worst, ui=preview_of(cls, drawn))
+        return io.NodeOutput(drawn, report, worst, ui=preview_of(cls, drawn).as_dict() | {"text": [report]})
 
 
 NODES = [DynamicIDScoreFaces]

@@ -18,11 +18,11 @@ def fill_empty_models() -> None:
     """Fill the models folder with the drawn world (seconds), unless weights are there or ``SWITCH`` is 0."""
     if os.environ.get(SWITCH) == "0" or checkpoints("saa"):
         return
-    try:
-        from ..dynamicid_core.drawn.world import fill
+    from ..dynamicid_core.drawn.world import fill
 
+    try:
         fill(Path(folder_paths.models_dir))
-    except (DynamicIDError, ImportError) as error:
+    except DynamicIDError as error:
         logging.warning("DynamicID: no example models were made. %s", error)
     else:
         logging.info("DynamicID: models/dynamicid was empty, so small example models of drawn people were made.")

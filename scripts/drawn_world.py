@@ -55,6 +55,8 @@ def adapt(graph: dict[str, dict], options: argparse.Namespace) -> None:
         node["inputs"] |= {key: Path(path).name for key, path in chosen.items()}
         if node["class_type"] == "DynamicIDEncodeFace":
             node["inputs"]["crop_factor"] = world.CROP_FACTOR
+        if node["class_type"] == "DynamicIDApply":
+            node["inputs"] |= {"gate_threshold": world.GATE_THRESHOLD, "layout_strength": world.LAYOUT_STRENGTH}
     by_title = {node["_meta"]["title"]: node["inputs"] for node in graph.values()}
     by_title["Negative prompt"]["text"] = ""
     by_title["Sampler"] |= {"cfg": world.GUIDANCE, "steps": options.steps or world.STEPS}

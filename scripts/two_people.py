@@ -242,8 +242,7 @@ def fill_graph(options: argparse.Namespace, photos: list[str], chosen: dict[tupl
     if options.steps:
         by_title["Sampler"]["steps"] = options.steps
     if options.size:
-        for title in ("Picture size", "Preview Cast"):  # boxes are shares of a canvas of their own
-            by_title[title] |= {"width": options.size, "height": options.size}
+        by_title["Picture size"] |= {"width": options.size, "height": options.size}  # all else follows it
     for node in graph.values():
         node["inputs"] |= {key: file for (kind, key), file in chosen.items() if kind == node["class_type"]}
     return graph

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dynamicid_core.drawn.make import portrait, posed
 from dynamicid_core.drawn.people import HELD_OUT
-from dynamicid_core.drawn.world import CROP_FACTOR, GUIDANCE, STEPS
+from dynamicid_core.drawn.world import ACTING, CROP_FACTOR, GUIDANCE, STEPS
 from dynamicid_core.hosts.diffusers import DynamicID
 from dynamicid_core.types import Cast, Face, Person, Region
 
@@ -73,7 +73,7 @@ class Studio:
         """One for each noise."""
         with contextlib.ExitStack() as stack:
             if series.faces:
-                stack.enter_context(self.did.apply(self.cast(question, series.motion)))
+                stack.enter_context(self.did.apply(self.cast(question, series.motion), ACTING))
             if not series.gated:
                 stack.enter_context(mock.patch("dynamicid_core.attention.gate", _ungated))
             return self.plain(question, seeds)

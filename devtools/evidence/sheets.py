@@ -11,6 +11,7 @@ from making import Studio, photo_of
 from PIL import Image
 
 from dynamicid_core.blending import blend_faces
+from dynamicid_core.drawn.world import ACTING
 from dynamicid_core.types import Cast, Person
 
 HEIGHT = 128
@@ -84,7 +85,7 @@ class Sheets:
             pictures = []
             for share in (0.0, 0.25, 0.5, 0.75, 1.0):
                 face = blend_faces([first, second], [1 - share, share])
-                with self.studio.did.apply(Cast((Person(face),))):
+                with self.studio.did.apply(Cast((Person(face),)), ACTING):
                     pictures += self.studio.plain(single, SEEDS[:1])
             rows.append([*map(self.reference, q.people), *pictures])
         return laid_out(rows)

@@ -33,7 +33,7 @@ def photo_defaults() -> dict[str, Any]:
 
 def defaults(people: int) -> dict[str, Any]:
     """Fields of :class:`settings.Settings` for a picture of so many people."""
-    from ..drawn.world import GUIDANCE, STEPS
+    from ..drawn.world import ACTING, GUIDANCE, STEPS
 
     who = NUMBERS[people] if people < len(NUMBERS) else "people"
     return {
@@ -43,6 +43,7 @@ def defaults(people: int) -> dict[str, Any]:
         "steps": STEPS,
         "cfg": GUIDANCE,
         "photos": photo_defaults(),
+        "options": ACTING,
     }
 
 

@@ -80,7 +80,8 @@ class PoseFile(nn.Module):
         # At 90 degrees one turn begins to be read as three others.
         radians = (angles * ANGLE).clamp(-STEEPEST, STEEPEST) * (torch.pi / 180)
         a, b, c = (radians[:, i : i + 1] for i in range(3))
-        fx, fy, fz = (self.mean_face[None, :, i] for i in range(3))
+        mean_face: Any = self.mean_face
+        fx, fy, fz = (mean_face[None, :, i] for i in range(3))
         y, z = fy * a.cos() - fz * a.sin(), fy * a.sin() + fz * a.cos()
         x, z = fx * b.cos() + z * b.sin(), z * b.cos() - fx * b.sin()
         x, y = x * c.cos() - y * c.sin(), x * c.sin() + y * c.cos()
@@ -107,7 +108,7 @@ def write_network(
     """``network`` as an ONNX file with an input ``name`` of ``shape``; ``free``: its dimensions of any size."""
     import onnx
 
-    data = io.BytesIO()
+    data: Any = io.BytesIO()
     torch.onnx.export(
         network.eval(), (torch.zeros(*shape),), data, input_names=[name], output_names=list(outputs), opset_version=11,
         dynamic_axes={name: free} | ({output: {0: "n"} for output in outputs} if free else {}), dynamo=False,

@@ -7,6 +7,7 @@ exported files do it first (``face_export``).
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,8 @@ class Detector(nn.Module):
         self.down = nn.ModuleList(nn.Sequential(layer(a, b, 2), Residual(b)) for a, b in pairwise(w))
         self.across = nn.ModuleList(nn.Conv2d(width, head, 1) for width in w)
         self.heads = nn.ModuleList(nn.Sequential(layer(head, head), Precise(nn.Conv2d(head, 15, 1))) for _ in STRIDES)
-        for last in self.heads:
+        head_layers: Any = self.heads
+        for last in head_layers:
             bias = torch.zeros(15)
             bias[0], bias[1:5] = -4.0, 1.2
             last[1].last.bias = nn.Parameter(bias)

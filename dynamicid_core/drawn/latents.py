@@ -14,9 +14,11 @@ from .autoencoder import Autoencoder
 from .canvas import draw_picture
 from .people import person_generator
 from .runs import pixels_of
-from .scene import Scene, draw_scene
+from .scene import Scene, draw_scene, looks
+from .text import PLACES, caption_ids
 
 SAID = ("expression", "pose", "clothes", "background")
+LOOKS = 0.6  # share of captions of one person that tell looks
 CHUNK = 16  # pictures encoded at once
 
 
@@ -47,11 +49,23 @@ def scene_of(kind: Kind, index: int) -> Scene:
 
 
 def training_caption(scene: Scene, seed: int, empty: float = 0.1) -> str:
-    """A caption that leaves out each thing now and then, so that words may be missing at inference, and sometimes all."""
+    """A caption that leaves out each thing now and then, so that words may be missing at inference, and sometimes all.
+
+    Half of those of one person tell some of the looks, as captions of photos do: so cross attention learns to decide
+    about looks at all, which is what faces come in by later.
+    """
     rng = person_generator(seed, 3)
     if rng.uniform() < empty:
         return ""
-    return scene.caption(frozenset(what for what in SAID if rng.uniform() < 0.85))
+    said = frozenset(what for what in SAID if rng.uniform() < 0.85)
+    told: list[str] = []
+    if len(scene.figures) == 1 and rng.uniform() < LOOKS:
+        every = looks(scene.figures[0].identity)
+        for index in rng.permutation(len(every)):
+            longer = sorted([*told, every[index]], key=every.index)
+            if rng.uniform() < 0.75 and len(caption_ids(scene.caption(said, longer))) < PLACES:
+                told = longer
+    return scene.caption(said, told)
 
 
 class Latents:

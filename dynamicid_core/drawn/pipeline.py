@@ -33,7 +33,7 @@ def tiny_autoencoder(model: Autoencoder) -> nn.Module:
     """
     from diffusers import AutoencoderTiny
 
-    tiny: Any = AutoencoderTiny(
+    tiny: Any = AutoencoderTiny(  # type: ignore[no-untyped-call]
         encoder_block_out_channels=(WIDE,) * 4,
         decoder_block_out_channels=(WIDE,) * 4,
         num_encoder_blocks=[max(live, 1) for live in ENCODER_BLOCKS],
@@ -95,7 +95,7 @@ def tokenizer() -> Any:
     from transformers import CLIPTokenizer
 
     numbers, merges = vocabulary()
-    return CLIPTokenizer(vocab=numbers, merges=merges, model_max_length=text.LENGTH)
+    return CLIPTokenizer(vocab=numbers, merges=merges, model_max_length=text.LENGTH)  # type: ignore[arg-type]
 
 
 def clip_vision() -> nn.Module:
@@ -122,14 +122,14 @@ def narrow_pipeline(weights: Path = carried.WEIGHTS) -> Any:
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     unet, vae = narrow_unet(carried.unet(weights)), tiny_autoencoder(carried.autoencoder(weights))
-    scheduler = DDIMScheduler(
+    scheduler = DDIMScheduler(  # type: ignore[no-untyped-call]
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1,
     )  # fmt: skip
-    parts: dict[str, Any] = {"vae": vae, "text_encoder": text_encoder(), "tokenizer": tokenizer(), "unet": unet}
+    parts: dict[str, Any] = {"vae": vae, "text_encoder": text_encoder().float(), "tokenizer": tokenizer(), "unet": unet}
     parts |= {"scheduler": scheduler, "safety_checker": None, "feature_extractor": None}
     with _quiet():  # of an autoencoder that is not SD1.5's own
-        return StableDiffusionPipeline(**parts, requires_safety_checker=False)
+        return StableDiffusionPipeline(**parts, requires_safety_checker=False)  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..checkpoints import load_saa
 from ..datasets.manifest import Manifest
 from ..hosts.diffusers import load_clip_vision
-from ..training.cache import anchor_makers, fill, reconfigure_makers
+from ..training.cache import Cache, anchor_makers, fill, reconfigure_makers
 from ..training.features import Maker, Rows
 from ..training.frozen import Networks
 from ..training.making import Share
@@ -76,8 +76,7 @@ def _texts(some: Sequence[str], maker: Maker) -> Rows:
         return maker.run(some)
 
 
-@torch.inference_mode()
-def fill_quickly(settings: Settings, stage: str, autoencoder: Autoencoder, share: Share = Share()) -> None:
+def fill_quickly(settings: Settings, stage: str, autoencoder: Autoencoder, share: Share = Share()) -> Cache:
     """What ``train STAGE`` with these settings will look for in its cache. The world's own base and CLIP are taken for granted."""
     networks, manifest = _networks(settings, stage), Manifest.read(settings.need_dataset())
     wanted = {"anchor": anchor_makers, "reconfigure": reconfigure_makers}[stage](settings, manifest, networks)
@@ -85,6 +84,8 @@ def fill_quickly(settings: Settings, stage: str, autoencoder: Autoencoder, share
     embedding = Embedding()
     makers = [quick(maker, autoencoder.eval(), embedding, encoder) for maker in wanted]
     fill(settings.cache_folder, makers, torch.device("cpu"), share=share)
+    share.wait()
+    return Cache.open(settings.cache_folder, wanted)
 
 
 def _networks(settings: Settings, stage: str) -> Networks:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints import load_saa, write_saa
+from ..datasets.manifest import Manifest
 from ..detection import load_detector
+from ..training.cache import Cache
 from ..training.making import Share
 from ..training.settings_file import load_settings
 from .beginnings import begin_motion, begin_saa
@@ -20,26 +24,29 @@ from .carried import AUTOENCODER, FACES, IMR, SAA, UNET, carry_faces, carry_trai
 from .make import make_dataset
 from .people import VALIDATION
 from .quick_cache import fill_quickly
+from .teaching import teach
 from .train_autoencoder import AutoencoderOptions, train_autoencoder, trained_autoencoder
 from .train_faces import carry_packs
 from .train_faces import train_faces as train_seeing
 from .train_unet import UNetOptions, train_unet
-from .world import CLIP_VISION, CROP_FACTOR, PIPELINE, fill
+from .world import CLIP_VISION, CROP_FACTOR, GATE_THRESHOLD, PIPELINE, fill
 
 PHOTO = 256  # px: as sharp as CLIP sees the part around a face
 SIZE = 128  # px of the pictures that are trained on
 ANCHOR_PEOPLE, MOTION_PEOPLE = range(5_500), range(200)
 assert ANCHOR_PEOPLE.stop <= VALIDATION
 WEIGHTS = "weights"  # what is carried
-BEGINNINGS = {"anchor": "begin_saa.safetensors", "reconfigure": "begin_imr.safetensors"}
+FIRST = "begin_saa.safetensors"
+BEGINNINGS = {"anchor": "taught_saa.safetensors", "reconfigure": "begin_imr.safetensors"}
 
 # Settings of ``train`` (dynamicid_core/training/settings.py).
 BASE: dict[str, object] = {"base.crop_factor": CROP_FACTOR, "base.dtype": "float32", "cache_dtype": "float16"}
 COMMON: dict[str, object] = {
-    "size": SIZE, "mixed_precision": "bf16", "schedule": "cosine", "warmup": 100, "ema_decay": 0.998, "workers": 0,
+    "size": SIZE, "mixed_precision": "bf16", "schedule": "cosine", "warmup": 100, "ema_decay": 0.99, "workers": 0,
     "save_every": 250, "log_every": 50, "keep": 1, "validation.every": 0,
+    "gate_threshold": GATE_THRESHOLD,
 }  # fmt: skip
-ANCHOR = COMMON | {"steps": 1_500, "batch": 16, "learning_rate": 1e-3, "min_snr_gamma": 5}
+ANCHOR = COMMON | {"steps": 1_400, "batch": 8, "learning_rate": 4e-4, "min_snr_gamma": 5}
 RECONFIGURE = COMMON | {
     "steps": 1_000, "batch": 8, "learning_rate": 1e-3, "targets": 2, "keep_landmarks": 0.5, "ldc_weight": 1.0,
     "prompt": "a drawing of one person",
@@ -75,8 +82,9 @@ def train_world(world: World, seed: int = 0) -> Path:
         share = Share(
             world.accelerator.process_index, world.accelerator.num_processes, world.accelerator.wait_for_everyone
         )
-        fill_quickly(load_settings(None, words), stage, autoencoder.cpu(), share)
-        world.alone(lambda: None)
+        cache = fill_quickly(load_settings(None, words), stage, autoencoder.cpu(), share)
+        if stage == "anchor":
+            world.alone(partial(teach_encoder, folder, cache, seed))
         world.run(command(folder, stage, words))
     world.alone(lambda: carry_faces(folder / "run" / SAA, folder / "run" / IMR, folder / WEIGHTS))
     return folder / WEIGHTS
@@ -97,8 +105,17 @@ def begin(folder: Path, seed: int) -> None:
         if not (folder / name / "manifest.parquet").exists():
             make_dataset(folder / name, people, each, PHOTO, pairs=pairs, detector=seeing)
     unet: Any = UNet2DConditionModel.from_pretrained(folder / "models" / PIPELINE / "unet")  # type: ignore[no-untyped-call]
-    begin_saa(unet, folder / BEGINNINGS["anchor"], seed)
-    begin_motion(folder / BEGINNINGS["anchor"], folder / BEGINNINGS["reconfigure"], seed)
+    begin_saa(unet, folder / FIRST, seed)
+    begin_motion(folder / FIRST, folder / BEGINNINGS["reconfigure"], seed)
+
+
+def teach_encoder(folder: Path, cache: Cache, seed: int) -> None:
+    """The face encoder that anchoring begins with."""
+    path = folder / BEGINNINGS["anchor"]
+    if not path.exists():
+        first = load_saa(folder / FIRST, assign=False)
+        teach(first.face_encoder, Manifest.read(folder / "pairs"), cache, seed)
+        write_saa(path, first.face_encoder, first.saa, first.origin)
 
 
 def arguments(folder: Path, stage: str, dataset: str, settings: Mapping[str, object]) -> list[str]:

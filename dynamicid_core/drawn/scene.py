@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .people import (
+    HAIR,
     PAINT,
     PATTERNS,
+    SKIN,
     VALIDATION,
     Clothes,
+    Color,
     Identity,
     Motion,
     draw_clothes,
@@ -26,6 +30,18 @@ COUNTS = ("no people", "one person", "two people", "three people", "four people"
 WORDS = {
     "happy": "happy", "surprise": "surprised", "sad": "sad", "anger": "angry", "disgust": "disgusted",
     "fear": "afraid", "neutral": "neutral",
+}  # fmt: skip
+
+
+# What a caption calls the looks of a person: words that CLIP has a number of its own for.
+SKINS = ("pale", "light", "tan", "olive", "brown", "dark")  # of people.SKIN
+CUT_WORDS = {
+    "bald": "bald", "short": "short {} hair", "side": "sleek {} hair", "bob": "{} bob", "long": "long {} hair",
+    "curly": "curly {} hair", "bun": "{} bun", "spiky": "wild {} hair", "mohawk": "{} mohawk", "pigtails": "{} braids",
+}  # fmt: skip
+HAT_WORDS = {"cap": "{} cap", "beanie": "{} beanie", "band": "{} headband", "brim": "{} hat", "crown": "crown"}
+BEARD_WORDS = {
+    "stubble": "slight {} beard", "goatee": "short {} beard", "full": "full {} beard", "moustache": "{} moustache",
 }  # fmt: skip
 
 
@@ -61,8 +77,12 @@ class Scene:
     background: Background
     width: float = 1.0
 
-    def caption(self, said: frozenset[str] = frozenset(("expression", "pose", "clothes", "background"))) -> str:
-        """What an artist would type: people's number and what ``said`` names; never who they are."""
+    def caption(
+        self,
+        said: frozenset[str] = frozenset(("expression", "pose", "clothes", "background")),
+        looks: Sequence[str] = (),
+    ) -> str:
+        """What an artist would type: people's number, ``looks`` of one person, and what ``said`` names."""
         parts = [f"a drawing of {COUNTS[len(self.figures)]}"]
         if "expression" in said and len({f.motion.expression for f in self.figures}) == 1:
             parts.append(WORDS[self.figures[0].motion.expression])
@@ -70,11 +90,26 @@ class Scene:
             figure = self.figures[0]
             if "pose" in said:
                 parts.append(figure.motion.pose)
+            parts += looks
             if "clothes" in said:
                 parts.append(clothes_words(figure.clothes))
         if "background" in said:
             parts.append(background_words(self.background))
         return ", ".join(parts)
+
+
+def looks(who: Identity) -> tuple[str, ...]:
+    """What a text can say of somebody's looks, as texts describe people to any model: a phrase for each thing."""
+
+    def nearest(color: Color, colors: Sequence[Color]) -> int:
+        return int(np.square(np.subtract(colors, color)).sum(1).argmin())
+
+    hair = tuple(HAIR)[nearest(who.hair, tuple(HAIR.values()))]
+    phrases = [f"{SKINS[nearest(who.skin, SKIN)]} skin", CUT_WORDS[who.cut].format(hair)]
+    phrases += [HAT_WORDS[who.hat].format(who.hat_paint)] if who.hat in HAT_WORDS else []
+    phrases += [BEARD_WORDS[who.beard].format(hair)] if who.beard in BEARD_WORDS else []
+    phrases += [f"{who.glasses_paint} {who.glasses} glasses"] if who.glasses != "none" else []
+    return (*phrases, *((who.mark,) if who.mark != "none" else ()))
 
 
 def clothes_words(clothes: Clothes) -> str:

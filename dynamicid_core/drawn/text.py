@@ -35,6 +35,13 @@ WORDS = {
     "shirt": 2523, "striped": 22192, "with": 593, "collar": 13497, "background": 5994, "wall": 2569, "and": 537,
     "floor": 4125, "hills": 5289, "window": 4879, "night": 930, "sky": 2390, "balloon": 13634, "plant": 3912,
     "lamp": 10725, "picture": 1674, ",": 267,
+    # looks
+    "pale": 12518, "light": 1395, "tan": 5039, "olive": 9898, "brown": 2866, "dark": 3144, "skin": 3575,
+    "bald": 14875, "short": 3005, "sleek": 23187, "long": 1538, "curly": 20795, "wild": 3220, "hair": 2225,
+    "bob": 4423, "bun": 13665, "mohawk": 34942, "braids": 34221, "chestnut": 21834, "blond": 32426, "ginger": 9718,
+    "cap": 3938, "beanie": 21534, "headband": 28556, "hat": 3801, "crown": 6902, "full": 1476, "beard": 9052,
+    "moustache": 32795, "round": 2522, "square": 3999, "glasses": 6116, "freckles": 48036, "mole": 23529,
+    "blush": 22889, "earrings": 9136,
     # words of prompts for expressions, and some that artists write besides
     "in": 530, "is": 533, "expression": 11357, "face": 1710, "very": 1070, "side": 1145, "facing": 7619, "up": 705,
     "down": 1136, "surprise": 5099, "anger": 6788, "fear": 5402, "smiling": 9200, "laughing": 8301, "crying": 6828,

@@ -55,7 +55,7 @@ def train_network(
         run.learn(loss, 0.99)
         run.done_step(lesson.size, {"loss": loss.item()} | values, every)
     run.save()
-    return run.average  # type: ignore[no-any-return]
+    return run.average
 
 
 def train_faces(

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..catalogue import DRAWN
 from ..checkpoints import load_saa
 from ..files import read_metadata, read_tensors, write_sparse
-from ..types import DynamicIDError
+from ..types import DynamicIDError, SAAOptions
 from . import carried
 from .autoencoder import taesd_weights
 from .pipeline import NARROW_HIDDEN, narrow_pipeline
@@ -40,6 +40,9 @@ Made = tuple[Mapping[str, Tensor], Mapping[str, str]]  # tensors and metadata of
 
 CROP_FACTOR = 2.0  # of the photos that the face encoder was trained on
 STEPS, GUIDANCE = 25, 2.5  # of sampling
+GATE_THRESHOLD = 0.0  # that the weights were trained with
+LAYOUT_STRENGTH = 0.5  # of boxes: more turns small networks garish
+ACTING = SAAOptions(gate_threshold=GATE_THRESHOLD, layout_strength=LAYOUT_STRENGTH)
 
 
 def _vae(weights: Path) -> dict[str, Tensor]:
@@ -171,7 +174,9 @@ def _make_folder(folder: Path, name: str, weights: Path, key: str) -> None:
             for file in carried.path_of(carried.FACES, weights).glob("*.onnx"):
                 shutil.copyfile(file, fresh / file.name)
         else:
-            narrow_pipeline(weights).save_pretrained(fresh)
+            pipe = narrow_pipeline(weights)
+            pipe.text_encoder.half()  # what it was made in; half the room
+            pipe.save_pretrained(fresh)
         (fresh / MARK).write_text(key, "ascii")
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)

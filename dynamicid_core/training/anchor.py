@@ -15,7 +15,7 @@ from ..bases import UNetLayout, linear_layer
 from ..networks.face_encoder import FaceEncoder, FaceEncoderSizes
 from ..networks.perceiver import HEAD_WIDTH
 from ..networks.saa import LORA_TARGETS, SAAModule, SiteSizes
-from ..types import DynamicIDError
+from ..types import DynamicIDError, SAAOptions
 from .batches import AnchorBatch
 from .face_unet import FaceUNet
 from .losses import NoiseSchedule, mean_square
@@ -24,13 +24,21 @@ from .losses import NoiseSchedule, mean_square
 class AnchorModel(nn.Module):
     """What anchoring trains, by the checkpoint's names, and the frozen UNet that it is trained through."""
 
-    def __init__(self, unet: nn.Module, face_encoder: FaceEncoder, saa: SAAModule, timesteps: int = 1000):
-        """The weights become float32 and trainable; the UNet keeps its dtype. ``timesteps``: of the noise schedule.
+    def __init__(
+        self,
+        unet: nn.Module,
+        face_encoder: FaceEncoder,
+        saa: SAAModule,
+        timesteps: int = 1000,
+        options: SAAOptions = SAAOptions(),
+    ):
+        """The weights become float32 and trainable; the UNet keeps its dtype. ``timesteps``: of the noise schedule;
+        ``options``: how faces act.
 
         Raises DynamicIDError for a UNet that the weights do not fit.
         """
         super().__init__()
-        self.faces = FaceUNet(unet, saa, timesteps=timesteps, tokens=face_encoder.sizes.tokens)
+        self.faces = FaceUNet(unet, saa, True, timesteps, face_encoder.sizes.tokens, options)
         self.proj_module = face_encoder.float().requires_grad_().train()
         self.SAA_module = saa.float().requires_grad_().train()
 

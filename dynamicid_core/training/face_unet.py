@@ -67,9 +67,17 @@ class FaceUNet(nn.Module):
     they are no part of this module's parameters.
     """
 
-    def __init__(self, unet: nn.Module, saa: SAAModule, lora: bool = True, timesteps: int = 1000, tokens: int = 4):
+    def __init__(
+        self,
+        unet: nn.Module,
+        saa: SAAModule,
+        lora: bool = True,
+        timesteps: int = 1000,
+        tokens: int = 4,
+        options: SAAOptions = SAAOptions(),
+    ):
         """``lora``: whether the LoRA is computed beside the weights (where it is trained), else it is in the weights
-        (``FusedLoRA``); ``timesteps``: of the noise schedule; ``tokens``: T, of a face.
+        (``FusedLoRA``); ``timesteps``: of the noise schedule; ``tokens``: T, of a face; ``options``: how faces act.
 
         Raises DynamicIDError for a UNet that the weights do not fit.
         """
@@ -82,7 +90,7 @@ class FaceUNet(nn.Module):
         nobody = torch.zeros(1, tokens, saa.cross_sites[0].sizes.context or 0)
         # One person without a region has the whole picture, so this stands for every row, whoever that is.
         cast = Cast((Person(Face(nobody, nobody, "")),))
-        self._applied = AppliedCast(cast, SAAOptions(), layout, packed=())
+        self._applied = AppliedCast(cast, options, layout, packed=())
         self._schedule, self._memory = TimestepSchedule(timesteps), Memory()
 
     def added_conditions(self, pooled: Tensor | None, sizes: Tensor | None) -> dict[str, Tensor] | None:

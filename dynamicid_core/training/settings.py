@@ -120,6 +120,9 @@ class StageSettings:
     save_every: int = setting(1000, "steps between checkpoints", low=1)
     keep: int = setting(3, "checkpoints that stay, the newest ones; 0: all", low=0)
     tracker: str = setting("none", "where losses and pictures go", choices=TRACKERS)
+    gate_threshold: float = setting(
+        0.3, "activations below it count as 0, as in pictures that are made later (published: 0.3)", low=0, high=1
+    )
     validation: ValidationSettings = ValidationSettings()
 
 

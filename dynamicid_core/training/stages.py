@@ -20,7 +20,7 @@ from ..networks.keypoints import KeypointEncoder
 from ..networks.reconfigurator import Reconfigurator
 from ..networks.saa import SAAModule
 from ..origins import CLIP_VISION
-from ..types import DynamicIDError
+from ..types import DynamicIDError, SAAOptions
 from .anchor import AnchorModel, anchor_losses, new_face_encoder, new_saa
 from .cache import Cache
 from .data import AnchorData, Data, ReconfigureData, loader
@@ -60,7 +60,7 @@ def train_anchor(
     stage = Stage(
         "anchor",
         SAA_FILE,
-        AnchorModel(unet, face_encoder, saa, len(schedule.signal)),
+        AnchorModel(unet, face_encoder, saa, len(schedule.signal), _acting(options)),
         _anchor_losses(schedule, options.min_snr_gamma),
         _saa_writer(settings, manifest, cache, networks),
         _anchor_drawing(unet, options, manifest, cache, networks) if _can_draw(options, accelerator) else None,
@@ -96,7 +96,7 @@ def train_reconfigure(
     accelerator = make_accelerator(options, settings.output)
     unet = prepared_unet(networks.pipe.unet, accelerator, options, settings.base.dtype)
     schedule = NoiseSchedule.of(networks.pipe.scheduler.config)
-    faces = anchored_unet(unet, saa, len(schedule.signal))
+    faces = anchored_unet(unet, saa, len(schedule.signal), _acting(options))
     feature, _, encoder = text_feature(networks, settings.base.text_feature)
     motion = _motion_networks(options, saa, encoder.config.hidden_size, settings.seed)
     stage = Stage(
@@ -129,13 +129,17 @@ def prepared_unet(unet: nn.Module, accelerator: Any, options: StageSettings, dty
     return unet
 
 
-def anchored_unet(unet: nn.Module, saa: SAACheckpoint, timesteps: int) -> FaceUNet:
+def anchored_unet(unet: nn.Module, saa: SAACheckpoint, timesteps: int, options: SAAOptions = SAAOptions()) -> FaceUNet:
     """The UNet with the anchored weights, which are frozen: the LoRA in its own weights, where it costs nothing."""
     FusedLoRA(unet, saa.saa, 1.0)
     for site in saa.saa.cross_sites:
         for layer in (site.to_k_ip, site.to_v_ip):
             layer.to(unet.device)  # type: ignore[arg-type]
-    return FaceUNet(unet, saa.saa, lora=False, timesteps=timesteps, tokens=saa.face_encoder.sizes.tokens)
+    return FaceUNet(unet, saa.saa, False, timesteps, saa.face_encoder.sizes.tokens, options)
+
+
+def _acting(options: StageSettings) -> SAAOptions:
+    return SAAOptions(gate_threshold=options.gate_threshold)
 
 
 def _can_draw(options: StageSettings, accelerator: Any) -> bool:

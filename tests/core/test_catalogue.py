@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dynamicid_core.catalogue import HUB, ModelFile, model_file, model_files
+from dynamicid_core.drawn import world
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,6 +23,15 @@ LOADERS = {
     "DynamicIDLoader": ("saa", "imr"),
     "DynamicIDFaceAnalysis": ("face_pack",),
 }
+# Templates run on the drawn world as they are opened; what they offer is for photos.
+DRAWN_FILES = {
+    "checkpoint": world.CHECKPOINT,
+    "vae": world.VAE,
+    "clip_vision": world.CLIP_VISION,
+    "saa": world.SAA,
+    "imr": world.IMR,
+    "face_pack": world.FACES,
+}
 DOWNLOADED_BY_THE_HOST = ("CheckpointLoaderSimple", "VAELoader", "CLIPVisionLoader")
 EXAMPLES = {
     "anna.safetensors",
@@ -29,8 +39,14 @@ EXAMPLES = {
     "realistic_vision.safetensors",
     "sdxl.safetensors",
 }  # a user's own files
-# What one module alone has to know: whose recognisers other packs have, and a part of a training's state.
-KNOWN_TO = {"detection.py": {"buffalo_m", "buffalo_s"}, "state.py": {"trained.safetensors"}}
+# What one module alone has to know: whose recognisers other packs have, parts of a training's state, the drawn world's.
+KNOWN_TO = {
+    "detection.py": {"buffalo_m", "buffalo_s"},
+    "state.py": {"trained.safetensors"},
+    "world.py": {"_vae.safetensors", "_vision.safetensors"},
+    "recipe.py": {"begin_saa.safetensors", "begin_imr.safetensors"},
+    "face_pictures.py": {"pictures.bin", "again.bin"},
+}
 # Names of model files and packs, addresses of models.
 NAMES = re.compile(r"(?<![\w.*/-])[\w.-]+\.(?:safetensors|bin|zip)\b|CLIP-ViT[\w-]+|\bbuffalo_\w+(?!\.)", re.ASCII)
 ADDRESSES = re.compile(r"https://(?:huggingface\.co|github\.com/deepinsight)/[\w./-]*\w", re.ASCII)
@@ -45,6 +61,7 @@ def test_entry_is_whole_and_serves_itself(file: ModelFile) -> None:
     assert all((file.what, file.name, file.folder, file.licence, file.urls)) and file.gigabytes > 0
     assert file.commercial is ("non-commercial" not in file.licence)
     assert file.choose(["other.safetensors", file.name.upper()]) == file.name.upper()
+    assert file.choose([f"drawn_world_{file.name}", f"sub/drawn_world_{file.name}"]) is None
     assert file.choose([f"sd15/{file.name}"]) == f"sd15/{file.name}" and file.choose([f"a\\{file.name}"])
     assert file.choose(["other.safetensors", "README.md"]) is None
     for url, published in zip(file.urls, file.published, strict=True):
@@ -121,7 +138,7 @@ def graph_mistakes(graph: dict) -> Iterator[str]:
     for node in nodes_of(graph):
         files = [model_file(key) for key in LOADERS[node["type"]]]
         for file, value in zip(files, node["widgets_values"], strict=False):
-            if value not in {file.name, "none" if file.key == "imr" else file.name}:
+            if value not in {Path(DRAWN_FILES[file.key]).name, "auto" if file.key == "imr" else ""}:
                 yield f"{node['type']}: {value}"
         offered = [{"name": f.name, "url": f.urls[0], "directory": f.folder} for f in files]
         if node["properties"].get("models", []) != (offered if node["type"] in DOWNLOADED_BY_THE_HOST else []):

@@ -102,6 +102,26 @@ def test_any_size_and_number(width, height, people):
     assert draw_gate_maps(torch.rand(people + 1, height, width)).shape == (people + 1, height, width, 3)
 
 
+def test_a_single_person_is_shown_with_portrait():
+    face = person_face("Ada", torch.ones(8, 8, 3))
+    drawn = draw_cast(Cast((Person(face),)), 200, 200)
+    assert (drawn[20, 20] == 255).all() and (drawn[150, 150] != 255).any()
+
+
+def test_a_portrait_has_its_name_and_says_if_there_is_none():
+    white = drawing.draw_portrait(person_face("Ada", torch.ones(8, 8, 3)))
+    assert white.shape == (256, 256, 3) and (white[:200] == 255).all() and (white[-30:] != 255).any()
+    plain = drawing.draw_portrait(person_face())
+    assert (plain[:150] == GROUND).all() and (plain[-60:] != np.array(GROUND)).any()
+
+
+def test_hints_about_a_photo_have_not_the_colour_of_what_is_fine():
+    image = np.full((300, 300, 3), 90, np.uint8)
+    tiny = DetectedFace((100.0, 100.0, 130.0, 130.0), 0.9, np.zeros((5, 2), np.float32))
+    drawn = draw_faces(image, [tiny], 0)
+    assert (drawn == drawing.CHOSEN).all(-1).any() and (drawn == drawing.HINT).all(-1).any()
+
+
 def test_colours_differ():
     colors = {person_color(i) for i in range(24)}
     assert len(colors) == 24
@@ -121,7 +141,7 @@ def test_gate_maps_share_one_scale():
     with pytest.raises(DynamicIDError, match="2 people"):
         draw_gate_maps(maps, ["Anna"])
     nothing = draw_gate_maps(torch.zeros(2, 40, 40))
-    assert (nothing[:, 30:] == drawing.heat_colors(torch.zeros(1))).all()  # no division by the largest value
+    assert (nothing[:, 45:] == drawing.heat_colors(torch.zeros(1))).all()  # no division by the largest value
 
 
 def test_side_by_side():

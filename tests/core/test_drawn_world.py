@@ -21,7 +21,7 @@ from dynamicid_core.drawn.face_packs import DRAWN_JUDGE, EXPRESSION_JUDGE, fill_
 from dynamicid_core.drawn.make import portrait, posed
 from dynamicid_core.drawn.people import HELD_OUT
 from dynamicid_core.drawn.pipeline import drawn_dynamicid
-from dynamicid_core.drawn.world import CROP_FACTOR, GUIDANCE, STEPS
+from dynamicid_core.drawn.world import ACTING, CROP_FACTOR, GUIDANCE, STEPS
 from dynamicid_core.evaluation.readings import load_reader
 from dynamicid_core.prompts import preset_prompt
 from dynamicid_core.types import Cast, Person, Region, SAAOptions
@@ -69,7 +69,7 @@ def sampled(did, caption: str, width: int, seed: int) -> np.ndarray:
     return np.asarray(made.images[0])
 
 
-def picture(did, people: list[Person], seed: int, options: SAAOptions = SAAOptions()) -> np.ndarray:
+def picture(did, people: list[Person], seed: int, options: SAAOptions = ACTING) -> np.ndarray:
     caption = f"a drawing of {COUNTS[len(people)]}, blue background"
     with did.apply(Cast(tuple(people)), options):
         return sampled(did, caption, WIDTHS[len(people)], seed)

@@ -177,3 +177,16 @@ def test_a_face_remembers_its_recogniser(tmp_path):
     older = {name: value for name, value in FACE_KEYS.items() if name != "recogniser"}
     save_file({"tokens": torch.zeros(1, 4, 8), "uncond_tokens": torch.zeros(1, 4, 8)}, path, older)
     assert load_face(path).recogniser == "buffalo_l"
+
+
+def test_a_portrait_is_kept_only_if_asked_for(tmp_path):
+    picture = torch.linspace(0, 1, 4 * 4 * 3).reshape(4, 4, 3)
+    face = _face(thumbnail=picture)
+    assert load_face(save_face(tmp_path / "without.safetensors", face)).thumbnail is None
+    kept = save_face(tmp_path / "with.safetensors", face, portrait=True)
+    assert (load_face(kept).thumbnail - picture).abs().max() <= 0.5 / 255 + 1e-6
+    assert load_file(kept)["portrait"].dtype == torch.uint8 and _metadata(kept) == FACE_KEYS
+    assert load_face(save_face(tmp_path / "none.safetensors", _face(), portrait=True)).thumbnail is None
+    strange = load_file(kept) | {"portrait": torch.zeros(3, 3)}
+    save_file(strange, kept, FACE_KEYS)
+    assert load_face(kept).thumbnail is None  # for previews only: no reason to refuse a face

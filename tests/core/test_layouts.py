@@ -29,10 +29,14 @@ def test_people_are_counted_from_the_left_and_then_downwards():
 
 def test_boxes_as_text():
     assert parse_boxes("") == parse_boxes(" ;\n") == []
-    assert parse_boxes("0,0.1,0.5,1; .5 .1 1 1") == parse_boxes("0,0.1,0.5,1\n0.5,0.1,1,1;") == [
-        (0.1, 0.0, 1.0, 0.5),
-        (0.1, 0.5, 1.0, 1.0),
-    ]
+    assert (
+        parse_boxes("0,0.1,0.5,1; .5 .1 1 1")
+        == parse_boxes("0,0.1,0.5,1\n0.5,0.1,1,1;")
+        == [
+            (0.1, 0.0, 1.0, 0.5),
+            (0.1, 0.5, 1.0, 1.0),
+        ]
+    )
     with pytest.raises(DynamicIDError, match="Box 2 is '1,2,3'; expected four numbers, left,top,right,bottom"):
         parse_boxes("0,0,1,1; 1,2,3")
     for wrong in ("0,0,1.2,1", "0.5,0,0.4,1", "nan,0,1,1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from typing import get_args
 
 import pytest
@@ -96,3 +97,18 @@ def test_whatever_may_be_missing_has_a_hint_in_every_front_end(pack):
     assert set(pack("nodes.hints").HINTS) == set(command_line.HINTS) == parts
     diffusers = pytest.importorskip("dynamicid_core.hosts.diffusers")
     assert set(diffusers.HINTS) == parts
+
+
+@pytest.mark.parametrize("switch, known, made", [("1", [], True), ("0", [], False), ("1", ["saa.safetensors"], False)])
+def test_an_empty_models_folder_is_filled_once_unless_switched_off(monkeypatch, tmp_path, switch, known, made):
+    from types import ModuleType
+
+    filled, host = [], ModuleType("folder_paths")
+    host.models_dir = str(tmp_path)
+    host.get_filename_list = lambda folder: known
+    monkeypatch.setitem(sys.modules, "folder_paths", host)
+    monkeypatch.setenv("DYNAMICID_WORLD", switch)
+    with nodes_pack() as load:
+        monkeypatch.setattr(load("dynamicid_core.drawn.world"), "fill", filled.append)
+        load("nodes.world").fill_empty_models()
+    assert filled == [tmp_path] * made

@@ -49,7 +49,7 @@ def test_missing_people_duplicates_and_bystanders_are_told_apart():
     score = score_picture(cast(Anna=ANNA), twins, SIZE)
     assert score.people[0].duplicates == (1,) and score.bystanders == (2,)
     assert score.report().splitlines() == [
-        "1 Anna: face 0, similarity 1.00",
+        "1 Anna: alike, similarity 1.00 (face 0 from the left)",
         "1 Anna: duplicate in face 1",
         "face 2: nobody of the cast",
     ]

@@ -47,9 +47,9 @@ def test_graph_gets_photos_settings_and_models():
     assert [inputs[f"Photo of person {n}"]["image"] for n in (1, 2)] == ["up_a.jpg", "up_b.jpg"]
     assert (inputs["Prompt"]["text"], inputs["Sampler"]["seed"], inputs["Sampler"]["steps"]) == ("at sea", 7, 9)
     assert (inputs["Picture size"]["width"], inputs["Picture size"]["height"]) == (512, 512)
-    assert inputs["Place Faces in Boxes"]["width"] == 1024, "shares of a canvas of their own"
+    assert inputs["Place Faces in Boxes"]["layout"] == "side by side", "shares of the picture, whatever its size"
     assert inputs["Load Checkpoint"]["ckpt_name"] == "mine.safetensors"
-    assert (inputs["Load DynamicID"]["saa_file"], inputs["Load DynamicID"]["imr_file"]) == ("SAA.bin", "none")
+    assert (inputs["Load DynamicID"]["saa_file"], inputs["Load DynamicID"]["imr_file"]) == ("SAA.bin", "auto")
 
 
 def test_defaults_are_the_published_ones_for_photos():

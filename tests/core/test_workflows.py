@@ -252,7 +252,10 @@ def test_tool_takes_defaults_grows_lists_and_counts_added_widgets():
     sink = graphs.to_ui(graph, TOY_INFO)["nodes"][1]
     assert [entry["name"] for entry in sink["inputs"]] == ["things.t0", "things.t1", "more", "text", "seed"]
     assert sink["widgets_values"] == ["x", 7, "fixed"]
-    sent = {number: {k: node[k] for k in ("inputs", "class_type")} for number, node in graphs.to_api(graph, TOY_INFO).items()}
+    sent = {
+        number: {k: node[k] for k in ("inputs", "class_type")}
+        for number, node in graphs.to_api(graph, TOY_INFO).items()
+    }
     assert as_api(graphs.to_ui(graph, TOY_INFO)) == sent
     assert [node.get("title") for node in graphs.to_ui(graph, TOY_INFO)["nodes"]] == ["from", None]
 

@@ -321,6 +321,87 @@ def test_face_file_is_uploaded_and_chosen_and_others_are_refused(page, site: Ser
     assert preview_of_cast(page, site, place).size == (512, 512)
 
 
+def face_with_portrait(path: Path) -> Path:
+    """A face file with identity and portrait."""
+    from dynamicid_core.face_files import save_face
+    from dynamicid_core.types import Face
+
+    values = torch.randn(2, 1, 4, 768, generator=torch.Generator().manual_seed(len(path.stem)))
+    identity = torch.nn.functional.normalize(values[0].flatten()[:512], dim=0)
+    face = Face(values[0], values[1], "test", identity, thumbnail=torch.full((64, 64, 3), 0.75))
+    return save_face(path, face, portrait=True)
+
+
+def shown(page, site: Server, number: str, outputs: dict) -> Image.Image:
+    """The picture that a node shows, in the page and in the run's outputs."""
+    picture = node(page, number).locator("img").first
+    picture.wait_for(state="attached")
+    return Image.open(io.BytesIO(site.view(outputs[number]["images"][0]))).convert("RGB")
+
+
+def test_faces_are_saved_by_name_and_shown_with_their_portraits(page, site: Server) -> None:
+    face_with_portrait(site.base / "input/original.safetensors")
+    load = add(page, "DynamicIDLoadFace", 50, 100, face_file="original.safetensors")
+    files = []
+    for portrait in (True, False):
+        save = add(page, "DynamicIDSaveFace", 500 + 400 * (not portrait), 100, name="Ada/B", portrait=portrait)
+        connect(page, load, 0, save, "face")
+        _, outputs = run(page, site)
+        for number in (load, save) if portrait else (save,):  # what was computed before is not sent again
+            assert shown(page, site, number, outputs).getpixel((20, 20)) == (191, 191, 191)
+        files.append(outputs[save]["files"][0]["filename"])
+        page.evaluate("id => app.graph.remove(app.graph.getNodeById(id))", save)
+    assert files == ["Ada_B.safetensors", "Ada_B 2.safetensors"]
+    sizes = [(site.base / "output/dynamicid" / name).stat().st_size for name in files]
+    assert sizes[0] - sizes[1] > 64 * 64 * 3 - 1000  # a portrait only where it was asked for
+
+
+def test_the_report_of_a_score_stands_on_the_node(page, site: Server) -> None:
+    face_with_portrait(site.base / "input/scored.safetensors")
+    load = add(page, "DynamicIDLoadFace", 50, 100, face_file="scored.safetensors")
+    place, score = add(page, "DynamicIDPlaceFace", 400, 100), add(page, "DynamicIDScoreFaces", 800, 100)
+    empty, analysis = (
+        add(page, "EmptyImage", 50, 400, width=128, height=128),
+        add(page, "DynamicIDFaceAnalysis", 50, 700),
+    )
+    for source, target, name in (
+        (load, place, "face"),
+        (place, score, "cast"),
+        (empty, score, "image"),
+        (analysis, score, "face_analysis"),
+    ):
+        connect(page, source, 0, target, name)
+    run(page, site)
+    node(page, score).get_by_text("1 scored: missing").wait_for()
+
+
+def test_a_shared_graph_says_which_faces_are_missing_and_takes_files_for_all(page, site: Server) -> None:
+    load = add(page, "DynamicIDLoadFace", 50, 100, face_file="first.safetensors")
+    photo, encode = add(page, "LoadImage", 50, 400, image="example.png"), add(page, "DynamicIDEncodeFace", 400, 400)
+    place = add(page, "DynamicIDPlaceFaces", 800, 100)
+    connect(page, photo, 0, encode, "image")
+    for slot, source in enumerate((load, encode)):
+        connect(page, source, 0, place, f"faces.face{slot}")
+    page.evaluate("id => { app.graph.getNodeById(id).title = 'Ben' }", encode)
+    shared = page.evaluate("app.graph.serialize()")
+    for one in shared["nodes"]:
+        files = {load: "Anna.safetensors", photo: "a photo elsewhere.png"}
+        if str(one["id"]) in files:
+            one["widgets_values"][0] = files[str(one["id"])]
+    page.evaluate("shared => app.loadGraphData(shared)", shared)
+    panel = page.locator(".dynamicid-missing")
+    panel.get_by_text("Faces that this graph needs are not here: Anna, Ben.").wait_for()
+    sent = [face_with_portrait(site.base / "temp" / f"{name}.safetensors") for name in ("Ben", "Anna")]
+    with page.expect_file_chooser() as chooser:
+        panel.get_by_text("choose face files").click()
+    chooser.value.set_files(sent)
+    panel.wait_for(state="detached")
+    prompt = page.evaluate("app.graphToPrompt()")["output"]
+    faces = [prompt[prompt[place]["inputs"][f"faces.face{slot}"][0]]["inputs"]["face_file"] for slot in range(2)]
+    assert faces == ["Anna.safetensors", "Ben.safetensors"]
+    assert preview_of_cast(page, site, place).size == (512, 512)
+
+
 def people_in_boxes(page, count: int = 2) -> str:
     """Place Faces in Boxes with people; returns its id."""
     place = add(page, "DynamicIDPlaceFaces", 500, 50)
@@ -400,7 +481,8 @@ def press(page, number: str, widget: str) -> None:
     """Click on a button of a node, whichever kind of nodes the page shows."""
     if page.evaluate("LiteGraph.vueNodesMode"):
         label = "([id, name]) => app.graph.getNodeById(id).widgets.find((w) => w.name === name).label"
-        return node(page, number).get_by_text(page.evaluate(label, [number, widget]), exact=True).click()
+        node(page, number).get_by_text(page.evaluate(label, [number, widget]), exact=True).click()
+        return
     code = """([id, name]) => {
         const [node, { offset, scale }] = [app.graph.getNodeById(id), app.canvas.ds]
         const [frame, y] = [app.canvas.canvas.getBoundingClientRect(), node.widgets.find((w) => w.name === name).y]
@@ -452,6 +534,20 @@ def test_what_stopped_a_run_is_said_with_the_nodes_title(window, site: Server, n
     toasts.filter(has_text="Load Face").get_by_text("There is no face file 'gone.safetensors'.").wait_for()
     page.close()
     assert errors == []
+
+
+def test_what_artists_search_for_finds_our_nodes(page) -> None:
+    open_search(page)
+    wanted = {
+        "same person": "Encode Face",
+        "consistent character": "Encode Face",
+        "character": "Drawn Person",
+        "portrait": "Encode Face",
+        "group photo": "Place Faces in Boxes",
+    }
+    for words, title in wanted.items():
+        page.locator("input:focus").fill(words)
+        page.get_by_text(title, exact=True).first.wait_for()
 
 
 # --- help and languages -------------------------------------------------------------------------------------------

@@ -84,7 +84,11 @@ def test_committed_files_are_what_the_tool_writes(object_info: dict) -> None:
     nodes = read(f"{TITLES['two_people']}.json")["nodes"]
     (written_for,) = {n["properties"]["ver"] for n in nodes if n["properties"].get("cnr_id") == "comfy-core"}
     files = build(object_info, written_for) | {f"{SHORT}.json": build_short(object_info, written_for)}
-    assert set(files) == {f"{SHORT}.json", *(f"{title}.json" for title in TITLES.values()), *(f"api/{n}.json" for n in NAMES)}
+    assert set(files) == {
+        f"{SHORT}.json",
+        *(f"{title}.json" for title in TITLES.values()),
+        *(f"api/{n}.json" for n in NAMES),
+    }
     for path, content in files.items():
         # Another host may have given its own nodes more inputs, which is no mistake here.
         same = read(path) == content if __version__ == written_for else our_inputs(read(path)) == our_inputs(content)
@@ -133,6 +137,37 @@ def test_templates_with_their_pictures_are_listed_and_served(server: Server) -> 
     for name in names:
         assert server.get(f"/api/workflow_templates/{pack}/{quote(name)}.json") == read(f"{name}.json")
         assert server.fetch(f"/api/workflow_templates/{pack}/{quote(name)}.jpg")[:3] == b"\xff\xd8\xff"
+
+
+def test_the_models_folder_may_go_while_the_host_runs(server: Server) -> None:
+    folder, away = (server.base / "models" / name for name in ("dynamicid", "dynamicid away"))
+    shown = "/object_info/DynamicIDLoader"
+    assert server.get(shown)["DynamicIDLoader"]
+    folder.rename(away)
+    try:
+        kind, described = server.get(shown)["DynamicIDLoader"]["input"]["required"]["saa_file"]
+        assert kind == "COMBO" and described["options"] == []
+        with pytest.raises(HostError, match="There is no file 'saa.safetensors' in models/dynamicid. Get the files"):
+            server.run_graph(read("api/two_people.json"))
+    finally:
+        away.rename(folder)
+
+
+def test_what_lacks_is_said_before_anything_is_computed(server: Server) -> None:
+    graph = read("api/edited_expression.json")
+    (load,) = [node["inputs"] for node in graph.values() if node["class_type"] == "DynamicIDLoader"]
+    seen: list[str] = []
+    load["imr_file"] = "none"
+    with pytest.raises(
+        HostError, match="^Load DynamicID: Expressions are edited in this graph, but imr_file is 'none'"
+    ):
+        server.run_graph(graph, lambda title, *_: seen.append(title))
+    assert not {"Person 1", "Person 2", "Sampler"} & set(seen)
+    load["imr_file"] = "auto"
+    (analysis,) = [node["inputs"] for node in graph.values() if node["class_type"] == "DynamicIDFaceAnalysis"]
+    analysis["model_pack"] = "nowhere"
+    with pytest.raises(HostError, match="The face model pack 'nowhere' was not found"):
+        server.run_graph(graph)
 
 
 def test_main_job_over_http_as_the_script_does_it(server: Server, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import { setUpLoadFace } from "./face_files.js"
 import { showErrors } from "./messages.js"
 import { colorLinks, setUpPeople } from "./people.js"
 import { setUpPresets } from "./presets.js"
+import { setUpReport } from "./report.js"
+import { tellMissingFaces } from "./sharing.js"
 import { setUpSwitch, translateTemplate } from "./templates.js"
 import { loadTexts } from "./texts.js"
 
@@ -14,20 +16,22 @@ const SET_UP = {
   DynamicIDLoadFace: [setUpLoadFace],
   DynamicIDEditMotion: [setUpPresets],
   DynamicIDBlendFaces: [setUpPeople],
-  DynamicIDPlaceFaces: [setUpPeople, setUpBoxes]
+  DynamicIDPlaceFaces: [setUpPeople, setUpBoxes],
+  DynamicIDScoreFaces: [setUpReport]
 }
 
 app.registerExtension({
   name: "DynamicID",
   async setup() {
     showErrors()
-    colorLinks()
     await loadTexts().catch((error) => console.warn("DynamicID: no translations", error))
   },
   afterConfigureGraph() {
     translateTemplate(app.rootGraph ?? app.graph)
+    tellMissingFaces(app.rootGraph ?? app.graph)
   },
   nodeCreated(node) {
+    if (node.comfyClass?.startsWith("DynamicID")) colorLinks() // the page forgets them with every palette
     for (const setUp of SET_UP[node.comfyClass] ?? []) setUp(node)
   }
 })

@@ -8,7 +8,7 @@ const FORMAT = "dynamicid-face" // `format` in the metadata of a face file
 const LONGEST_HEADER = 1 << 20 // bytes; a face file's is below one kilobyte
 
 /** Whether a file is a face file: a safetensors header (its length in 8 bytes, then JSON) that says so. */
-async function isFaceFile(file) {
+export async function isFaceFile(file) {
   if (!file.name.toLowerCase().endsWith(".safetensors") || file.size < 8) return false
   const length = Number(new DataView(await file.slice(0, 8).arrayBuffer()).getBigUint64(0, true))
   if (length > LONGEST_HEADER) return false
@@ -20,7 +20,7 @@ async function isFaceFile(file) {
 }
 
 /** Put a file into the host's input folder; returns the name by which nodes know it. */
-async function upload(file) {
+export async function upload(file) {
   const body = new FormData()
   body.append("image", file) // the host's route for input files of any kind
   const answer = await api.fetchApi("/upload/image", { method: "POST", body })

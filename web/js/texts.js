@@ -16,6 +16,8 @@ export const texts = {
   boxesElsewhere: "boxes come from bboxes",
   forPhotos: "models for photos",
   forDrawings: "models for drawn people",
+  facesMissing: "Faces that this graph needs are not here: {names}.",
+  chooseFaces: "choose face files",
   switchOn: "Create Bounding Boxes needs Nodes 2.0: switch on"
 }
 
