@@ -55,7 +55,7 @@ def test_everybody_in_a_picture_is_found(detector: InsightFaceDetector) -> None:
         for box, points in zip(drawn.boxes, drawn.landmarks, strict=True):
             face = min(found, key=lambda face: float(np.abs(np.array(face.box) - box).max()))
             size = np.ptp(points, axis=0).max()
-            assert np.abs(np.array(face.box) - box).max() < 0.15 * size
+            assert np.abs(np.array(face.box) - box).max() < 0.2 * size
             assert np.abs(face.keypoints - keypoints_of(points)).mean() < 0.06 * size
             assert np.linalg.norm(face.landmarks - points, axis=1).mean() < 0.05 * size
 

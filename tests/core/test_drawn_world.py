@@ -90,28 +90,30 @@ def likeness(judge, found, number: int) -> float:
     return float(found.identity @ reference.identity)
 
 
-def in_order(judge, image: np.ndarray, numbers: tuple[int, ...]) -> bool:
-    """Whether exactly these are there, from the left to the right, each more like themselves than like the others."""
+def apart(judge, image: np.ndarray, numbers: tuple[int, ...]) -> float:
+    """How much more faces, from the left to the right, are like these people than like each other's: 0 for strangers, and
+    where there are more faces or fewer."""
     faces = seen(judge, image)
     if len(faces) != len(numbers):
-        return False
+        return 0.0
     alike = np.array([[likeness(judge, found, n) for n in numbers] for found in faces])
-    return bool((alike.argmax(1) == np.arange(len(numbers))).all())
+    others = ~np.eye(len(numbers), dtype=bool)
+    return float(alike.diagonal().mean() - alike[others].mean())
 
 
 def test_everybody_is_in_their_box(did, judge, face) -> None:
     asked = [((a, a + 1), seed) for a in (0, 2, 4) for seed in (0, 1)]
-    right = [in_order(judge, picture(did, side_by_side([face(n) for n in who]), seed), who) for who, seed in asked]
-    assert sum(right) >= 5, right
+    right = [apart(judge, picture(did, side_by_side([face(n) for n in who]), seed), who) for who, seed in asked]
+    assert np.mean(right) > 0.15, right
 
 
 def test_swapped_boxes_swap_people(did, judge, face) -> None:
     right = []
-    for first in (0, 2):
+    for first, seed in ((a, seed) for a in (0, 2, 4) for seed in (0, 1)):
         who = (first + 1, first)
         people = side_by_side([face(n) for n in who])[::-1]  # the order of the cast stays, boxes change
-        right.append(in_order(judge, picture(did, people, 0), who))
-    assert all(right), right
+        right.append(apart(judge, picture(did, people, seed), who))
+    assert np.mean(right) > 0.1, right
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
