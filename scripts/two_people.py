@@ -214,7 +214,7 @@ def started_server(base: Path | None = None, port: int | None = None) -> context
 @contextlib.contextmanager
 def drawn_photos(options: argparse.Namespace) -> Iterator[list[Path]]:
     """Pictures of two drawn people, where no photos were given; what is not said of their faces is chosen for them."""
-    print("No photos were given, so two drawn people are shown, one happy and one surprised.", flush=True)
+    print("No photos were given, so two drawn people are shown, asked to look happy and surprised.", flush=True)
     happy, surprised = drawn_world.EXPRESSIONS
     options.expression_a, options.expression_b = options.expression_a or happy, options.expression_b or surprised
     with tempfile.TemporaryDirectory() as folder:

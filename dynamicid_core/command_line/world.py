@@ -54,7 +54,7 @@ def shown_people(folder: Path) -> tuple[PersonSettings, ...]:
     from ..drawn.make import portrait, posed
     from ..drawn.people import HELD_OUT
 
-    print("No photos were given, so two drawn people are shown, one happy and one surprised.", file=sys.stderr)
+    print("No photos were given, so two drawn people are shown, asked to look happy and surprised.", file=sys.stderr)
     people = []
     for number, expression in enumerate(SHOWN):
         path = folder / f"person_{number + 1}.png"
