@@ -153,8 +153,13 @@ def test_the_models_folder_may_go_while_the_host_runs(server: Server) -> None:
         away.rename(folder)
 
 
-def test_what_lacks_is_said_before_anything_is_computed(server: Server) -> None:
+def test_what_lacks_is_said_before_anything_is_computed(server: Server, tmp_path: Path) -> None:
     graph = read("api/edited_expression.json")
+    draw_portrait(0, 256).save(tmp_path / "photo.png")
+    photo = server.upload(tmp_path / "photo.png")
+    for node in graph.values():
+        if node["class_type"] == "LoadImage":
+            node["inputs"]["image"] = photo
     (load,) = [node["inputs"] for node in graph.values() if node["class_type"] == "DynamicIDLoader"]
     seen: list[str] = []
     load["imr_file"] = "none"
