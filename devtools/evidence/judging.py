@@ -65,8 +65,13 @@ class Results:
 
     def kept(self) -> float | None:
         """Similarity to the photo after an edit of the expression, over that of the same people without one."""
-        edited, plain = self.estimate("expressions", "matched"), self.estimate("one", "matched")
-        return None if edited is None or plain is None else edited.mean / plain.mean
+        if not {"expressions", "one"} <= self.runs.keys():
+            return None
+        edited = self.runs["expressions"].pictures
+        people = {picture.people[0].name for picture in edited}
+        plain = [picture for picture in self.runs["one"].pictures if picture.people[0].name in people]
+        means = [np.mean([p.value("matched", JUDGE) or 0.0 for p in pictures]) for pictures in (edited, plain)]
+        return float(means[0] / means[1]) if means[1] > 0 else None
 
     def text(self) -> str:
         lines = []

@@ -212,6 +212,12 @@ LESSONS = {
     "judge_recogniser": Lesson(JudgeRecogniser, pairs_batch, pairs_loss, 192, 450, 5e-3, ("body.0.",)),
     "judge_expression": Lesson(JudgeExpression, expression_batch, expression_loss, 32, 500, 5e-3, ("body.0.", "end")),
     "judge_points": Lesson(
-        partial(FacePoints, (16, 24, 32, 48)), points_batch, points_loss, 32, 1100, 4e-3, ("body.0.", "points", "angles")
+        partial(FacePoints, (16, 24, 32, 48)),
+        points_batch,
+        points_loss,
+        32,
+        1100,
+        4e-3,
+        ("body.0.", "points", "angles"),
     ),
 }

@@ -246,7 +246,7 @@ BAD = {
         r"[\s\S]*non-commercial research only",
     ),
     "a pack without a name": ({"analysis": {"model_pack": "  "}}, "analysis", "Name a face model pack, e.g. buffalo_l"),
-    "no IMR": ({"weights": {"imr_file": "none"}}, "edited", "Expressions are edited in this graph, but imr_file is 'none'"),
+    "no IMR": ({"weights": {"imr_file": "none"}}, "weights", "Expressions are edited in this graph, but imr_file is 'none'"),
     "a pose photo without a detector": ({"edited": {"pose_image": ["photo", 0]}}, "edited", "face_analysis|Face Analysis"),
     "a pose photo without a face": (
         {"edited": {"pose_image": ["grey", 0], "face_analysis": ["analysis", 0]}},
