@@ -37,7 +37,7 @@ ANCHOR_PEOPLE, MOTION_PEOPLE = range(5_500), range(200)
 assert ANCHOR_PEOPLE.stop <= VALIDATION
 WEIGHTS = "weights"  # what is carried
 FIRST = "begin_saa.safetensors"
-BEGINNINGS = {"anchor": "taught_saa.safetensors", "reconfigure": "begin_imr.safetensors"}
+BEGINNINGS = {"anchor": "begin_taught.safetensors", "reconfigure": "begin_imr.safetensors"}
 
 # Settings of ``train`` (dynamicid_core/training/settings.py).
 BASE: dict[str, object] = {"base.crop_factor": CROP_FACTOR, "base.dtype": "float32", "cache_dtype": "float16"}

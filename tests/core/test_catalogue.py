@@ -44,7 +44,7 @@ KNOWN_TO = {
     "detection.py": {"buffalo_m", "buffalo_s"},
     "state.py": {"trained.safetensors"},
     "world.py": {"_vae.safetensors", "_vision.safetensors"},
-    "recipe.py": {"begin_saa.safetensors", "begin_imr.safetensors"},
+    "recipe.py": {"begin_saa.safetensors", "begin_taught.safetensors", "begin_imr.safetensors"},
     "face_pictures.py": {"pictures.bin", "again.bin"},
 }
 # Names of model files and packs, addresses of models.
