@@ -208,8 +208,8 @@ def expression_loss(result: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, d
 LESSONS = {
     "detector": Lesson(Detector, detector_batch, detector_loss, 16, 2200, 3e-3, ("stem.0.", "heads")),
     "recogniser": Lesson(FaceRecogniser, recogniser_batch, recogniser_loss, 32, 3500, 4e-3, ("body.0.",)),
-    "points": Lesson(FacePoints, points_batch, points_loss, 32, 1500, 4e-3, ("body.0.", "points", "angles", "expr")),
-    "judge_recogniser": Lesson(JudgeRecogniser, pairs_batch, pairs_loss, 192, 450, 5e-3, ("body.0.",)),
+    "points": Lesson(FacePoints, points_batch, points_loss, 32, 3000, 4e-3, ("body.0.", "points", "angles", "expr")),
+    "judge_recogniser": Lesson(JudgeRecogniser, pairs_batch, pairs_loss, 192, 800, 5e-3, ("body.0.",)),
     "judge_expression": Lesson(JudgeExpression, expression_batch, expression_loss, 32, 500, 5e-3, ("body.0.", "end")),
     "judge_points": Lesson(
         partial(FacePoints, (16, 24, 32, 48)),
