@@ -32,6 +32,7 @@ from .people import draw_identity
 DETECTOR_SIDE = 640 // DETECTOR_POOL
 # Faces that each stride finds, by the side of a square as large as their box, in pixels of the file's input.
 SIZES = ((0, 224), (150, 10_000))
+NOBODY = 0.12  # share of pictures without people: what looks like a face there is rare
 Loss = Callable[[Any, dict[str, Tensor]], tuple[Tensor, dict[str, float]]]
 
 
@@ -78,7 +79,10 @@ def detector_targets(boxes: np.ndarray, points: np.ndarray, stride: int, sizes: 
 
 def detector_batch(pool: Pictures, rng: np.random.Generator, size: int) -> dict[str, Tensor]:
     pictures, targets = [], []
-    for index in rng.integers(0, len(pool.pictures), size):
+    nobody = [index for index, faces in enumerate(pool.in_picture) if not len(faces)]
+    chosen = rng.integers(0, len(pool.pictures), size)
+    chosen = np.where(rng.uniform(size=size) < NOBODY, rng.choice(nobody, size), chosen)
+    for index in chosen:
         crop, boxes, points = letterbox(pool, rng, int(index), DETECTOR_SIDE)
         pictures.append(crop)
         at = boxes * DETECTOR_POOL, points * DETECTOR_POOL
@@ -206,7 +210,7 @@ def expression_loss(result: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, d
 # --- All of them ----------------------------------------------------------------------------------------------------
 
 LESSONS = {
-    "detector": Lesson(Detector, detector_batch, detector_loss, 16, 2200, 3e-3, ("stem.0.", "heads")),
+    "detector": Lesson(Detector, detector_batch, detector_loss, 16, 3500, 3e-3, ("stem.0.", "heads")),
     "recogniser": Lesson(FaceRecogniser, recogniser_batch, recogniser_loss, 32, 3500, 4e-3, ("body.0.",)),
     "points": Lesson(FacePoints, points_batch, points_loss, 32, 3000, 4e-3, ("body.0.", "points", "angles", "expr")),
     "judge_recogniser": Lesson(JudgeRecogniser, pairs_batch, pairs_loss, 192, 800, 5e-3, ("body.0.",)),

@@ -92,7 +92,7 @@ def plan(people: int, groups: int, empty: int, first: int = 0) -> list[tuple[int
 def make_pictures(
     people: int = VALIDATION,
     groups: int = 2000,
-    empty: int = 600,
+    empty: int = 2400,
     first: int = 0,
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
 ) -> Pictures:
