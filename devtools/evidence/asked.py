@@ -40,7 +40,8 @@ class Question:
 
 
 def strips(count: int) -> tuple[Box, ...]:
-    return tuple((i / count, 0.0, (i + 1) / count, 1.0) for i in range(count))
+    """Side by side, with room between and above, where what faces disturb can be seen."""
+    return tuple(((i + 0.1) / count, 0.12, (i + 0.9) / count, 1.0) for i in range(count))
 
 
 def together(count: int, groups: int) -> list[Question]:

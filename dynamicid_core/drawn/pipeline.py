@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from ..checkpoints import SAACheckpoint, load_motion, load_saa
 from ..detection import load_detector
 from ..faces import FaceDetector
+from ..hosts.diffusers.quiet import quiet
 from . import carried, text, vision
 from .autoencoder import DECODER_BLOCKS, ENCODER_BLOCKS, WIDE, Autoencoder, idle_blocks, taesd_weights
 from .unet import make_unet
@@ -128,19 +127,8 @@ def narrow_pipeline(weights: Path = carried.WEIGHTS) -> Any:
     )  # fmt: skip
     parts: dict[str, Any] = {"vae": vae, "text_encoder": text_encoder().float(), "tokenizer": tokenizer(), "unet": unet}
     parts |= {"scheduler": scheduler, "safety_checker": None, "feature_extractor": None}
-    with _quiet():  # of an autoencoder that is not SD1.5's own
+    with quiet():  # of an autoencoder that is not SD1.5's own
         return StableDiffusionPipeline(**parts, requires_safety_checker=False)  # type: ignore[no-untyped-call]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    logger = logging.getLogger("diffusers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def detector(weights: Path = carried.WEIGHTS) -> FaceDetector:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
 from ..datasets.manifest import Photo
+from ..hosts.diffusers.quiet import quiet
 from ..hosts.diffusers.texts import pooled_features, text_encoders
 from ..prompts import grid_prompt, source_prompt
 from ..types import DynamicIDError
@@ -41,25 +40,13 @@ def _same(text: str) -> str:
     return text
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without diffusers' warning for each text that is longer than CLIP reads."""
-    logger = logging.getLogger("diffusers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
 def state_maker(texts: Iterable[str], networks: Networks, dtype: torch.dtype) -> Maker:
     """``states`` [S, W] of each text as the pipeline makes them for its UNet, and SDXL's ``pooled`` [W2]."""
     pipe, encoders = networks.pipe, list(text_encoders(networks.pipe).values())
     pooled = "pooled_prompt_embeds" in inspect.signature(pipe.encode_prompt).parameters
 
     def run(some: Sequence[str]) -> Rows:
-        with _quiet():
+        with quiet():  # of texts that are longer than CLIP reads
             made = pipe.encode_prompt(
                 prompt=list(some), device=networks.device, num_images_per_prompt=1, do_classifier_free_guidance=False
             )
