@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..hosts.diffusers.unet import text_attention
 from .autoencoder import Autoencoder
-from .latents import KINDS, SCHEDULE, Latents, scene_of, training_caption
+from .latents import KINDS, SCHEDULE, Latents, face_weights, scene_of, training_caption
 from .optimizer import muon_for
 from .runs import Run, pictures_of, tiled
 from .text import PLACES, caption_states, state_bias
@@ -61,8 +61,13 @@ def predicted(unet: nn.Module, noisy: Tensor, times: Tensor, states: Tensor, mas
     return noise
 
 
-def training_loss(unet: nn.Module, latents: Tensor, captions: Sequence[str], seed: int, snr: float) -> Tensor:
-    """min-SNR weighted error of the predicted noise (Hang et al. 2023) for noise and timesteps of a seed."""
+def training_loss(
+    unet: nn.Module, latents: Tensor, captions: Sequence[str], seed: int, snr: float, weights: Tensor | None = None
+) -> Tensor:
+    """min-SNR weighted error of the predicted noise (Hang et al. 2023) for noise and timesteps of a seed.
+
+    ``weights`` [B, 1, h, w]: how much each place counts.
+    """
     device, generator = latents.device, torch.Generator().manual_seed(seed)
     noise = torch.randn(latents.shape, generator=generator).to(device)
     # one timestep from each of B equal parts, so that all batches are equally hard
@@ -73,7 +78,8 @@ def training_loss(unet: nn.Module, latents: Tensor, captions: Sequence[str], see
     level = schedule().to(device)[times][:, None, None, None]
     noisy = (level.sqrt() * latents + (1 - level).sqrt() * noise).contiguous(memory_format=torch.channels_last)
     states, mask = text_states(captions)
-    error = (predicted(unet, noisy, times, states.to(device), mask.to(device)).float() - noise).square().mean((1, 2, 3))
+    error = (predicted(unet, noisy, times, states.to(device), mask.to(device)).float() - noise).square()
+    error = (error if weights is None else error * weights).mean((1, 2, 3))
     ratio = (level / (1 - level)).flatten()
     return (error * ratio.clamp(max=snr) / ratio).mean()
 
@@ -115,15 +121,19 @@ def sheet(unet: nn.Module, autoencoder: Autoencoder) -> np.ndarray:
 
 def step_batch(
     stores: dict[str, Latents], step: int, seed: int, process: int = 0, processes: int = 1
-) -> tuple[Tensor, list[str], int]:
-    """Latents and captions of a process's rows in a step, functions of its number alone, and a number of their own."""
+) -> tuple[Tensor, Tensor, list[str], int]:
+    """Latents, their weights and captions of a process's rows in a step, functions of its number alone, and a number of
+    their own."""
     kind = KINDS[SCHEDULE[step % len(SCHEDULE)]]
     turn = step // len(SCHEDULE) * SCHEDULE.count(kind.name) + SCHEDULE[: step % len(SCHEDULE)].count(kind.name)
     first = turn * kind.batch
     rows = range(process, kind.batch, processes)
     indices = [(first + row) % kind.scenes for row in rows]
-    captions = [training_caption(scene_of(kind, i), seed + first + row) for row, i in zip(rows, indices, strict=True)]
-    return stores[kind.name].of(indices), captions, seed + step * processes + process
+    scenes = [scene_of(kind, index) for index in indices]
+    captions = [training_caption(scene, seed + first + row) for row, scene in zip(rows, scenes, strict=True)]
+    latents = stores[kind.name].of(indices)
+    weights = torch.from_numpy(np.stack([face_weights(scene, latents.shape[2]) for scene in scenes]))
+    return latents, weights[:, None], captions, seed + step * processes + process
 
 
 def train_unet(folder: Path, autoencoder: Autoencoder, options: UNetOptions, accelerator: Any) -> nn.Module:
@@ -143,11 +153,13 @@ def train_unet(folder: Path, autoencoder: Autoencoder, options: UNetOptions, acc
     steps = round(options.pictures / (sum(KINDS[name].batch for name in SCHEDULE) / len(SCHEDULE)))
     share = {"process": accelerator.process_index, "processes": accelerator.num_processes}
     while run.step < steps:
-        latents, captions, number = step_batch(stores, run.step, options.seed, **share)
+        latents, weights, captions, number = step_batch(stores, run.step, options.seed, **share)
         for group in optimizer.param_groups:
             group["lr"] = rate_at(run.step, steps, options.rate)
         with accelerator.autocast():
-            loss = training_loss(wrapped, latents.to(accelerator.device), captions, number, options.snr)
+            loss = training_loss(
+                wrapped, latents.to(accelerator.device), captions, number, options.snr, weights.to(accelerator.device)
+            )
         run.learn(loss, options.average)
         run.done_step(len(latents) * accelerator.num_processes, {"loss": loss.item()}, every=30)
         run.show(lambda: sheet(run.average, autoencoder), options.sheet_seconds)
