@@ -22,11 +22,11 @@ from .text import WIDTH as TEXT_WIDTH
 from .vision import WIDTH as CLIP_WIDTH
 from .world import CLIP_VISION
 
-RANK = 16
-FACE_ENCODER = {"hidden": 192, "depth": 2, "inner": 256, "feed_forward": 512}
-KEYPOINTS = KeypointEncoderSizes(channels=(8, 16, 32, 64, 96, 128), head=192, out=192)
+RANK = 12
+FACE_ENCODER = {"hidden": 96, "depth": 2, "inner": 192, "feed_forward": 192}
+KEYPOINTS = KeypointEncoderSizes(channels=(8, 16, 24, 48, 64, 96), head=128, out=128)
 RECONFIGURATOR = ReconfiguratorSizes(
-    token=TEXT_WIDTH, motion=KEYPOINTS.out + TEXT_WIDTH, width=192, inner=192, feed_forward=512
+    token=TEXT_WIDTH, motion=KEYPOINTS.out + TEXT_WIDTH, width=128, inner=128, feed_forward=384
 )
 
 

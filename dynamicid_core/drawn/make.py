@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from PIL import Image
 
 from ..datasets.labels import CELLS
 from ..datasets.manifest import Manifest, Photo
-from ..detection import InsightFaceDetector
+from ..detection import InsightFaceDetector, load_detector
 from ..landmarks import EXPRESSIONS
 from ..types import DynamicIDError
 from .canvas import draw_picture
@@ -78,27 +81,41 @@ def make_dataset(
     size: int,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     pairs: bool = False,
-    detector: InsightFaceDetector | None = None,
+    pack: str = "",
+    workers: int = 1,
 ) -> Manifest:
     """A training set with exact labels: PNG files and ``manifest.parquet`` in ``folder`` (``datasets.manifest``).
 
     ``pairs``: for anchoring. Two photos each show a person with one motion and count as a person of their own; so what
     the face does is read from the reference, as the IMR needs it, while place, clothes and background are not. Captions
-    do not tell expression and pose then. ``detector``: whose recogniser reads identities off the pictures, as whoever
-    encodes a photo later will have them read; else they are exact.
+    do not tell expression and pose then. ``pack``: folder of the face models whose recogniser reads identities off the
+    pictures, as whoever encodes a photo later will have them read; else they are exact. ``workers``: processes that draw.
     """
-    photos = []
-    for seed in progress(seeds):
-        for number in range(per_person):
-            person = f"drawn_{seed:06d}" + f"_{number // 2:02d}" * pairs
-            (folder / person).mkdir(parents=True, exist_ok=True)
-            scene = (paired_scene if pairs else labelled_scene)(seed, number)
-            caption = scene.caption(frozenset(("clothes", "background"))) if pairs else scene.caption()
-            photo = _photo(folder, f"{person}/{number:03d}.png", seed, scene, size, person, caption)
-            photos.append(photo if detector is None else read_identity(photo, folder, detector))
+    draw = partial(photos_of, folder, per_person, size, pairs, pack)
+    with multiprocessing.get_context("spawn").Pool(workers) if workers > 1 else nullcontext() as pool:
+        made = map(draw, seeds) if pool is None else pool.imap(draw, seeds, chunksize=8)
+        photos = [photo for _, several in zip(progress(seeds), made, strict=True) for photo in several]
     manifest = Manifest(tuple(photos), recogniser="drawn", folder=folder)
     manifest.write(folder)
     return manifest
+
+
+def photos_of(folder: Path, count: int, size: int, pairs: bool, pack: str, seed: int) -> list[Photo]:
+    """The photos of one person in a set of :func:`make_dataset`, written."""
+    photos = []
+    for number in range(count):
+        person = f"drawn_{seed:06d}" + f"_{number // 2:02d}" * pairs
+        (folder / person).mkdir(parents=True, exist_ok=True)
+        scene = (paired_scene if pairs else labelled_scene)(seed, number)
+        caption = scene.caption(frozenset(("clothes", "background"))) if pairs else scene.caption()
+        photo = _photo(folder, f"{person}/{number:03d}.png", seed, scene, size, person, caption)
+        photos.append(read_identity(photo, folder, _detector(pack)) if pack else photo)
+    return photos
+
+
+@lru_cache(1)
+def _detector(pack: str) -> InsightFaceDetector:
+    return load_detector(pack)
 
 
 def read_identity(photo: Photo, folder: Path, detector: InsightFaceDetector) -> Photo:

@@ -15,7 +15,6 @@ from typing import Any
 
 from ..checkpoints import load_saa, write_saa
 from ..datasets.manifest import Manifest
-from ..detection import load_detector
 from ..training.cache import Cache
 from ..training.making import Share
 from ..training.settings_file import load_settings
@@ -33,7 +32,8 @@ from .world import CLIP_VISION, CROP_FACTOR, GATE_THRESHOLD, PIPELINE, fill
 
 PHOTO = 256  # px: as sharp as CLIP sees the part around a face
 SIZE = 128  # px of the pictures that are trained on
-ANCHOR_PEOPLE, MOTION_PEOPLE = range(5_500), range(200)
+ANCHOR_PEOPLE, MOTION_PEOPLE = range(3_600), range(200)
+ANCHOR_PHOTOS = 4  # of each: two pairs, each with a motion of its own
 assert ANCHOR_PEOPLE.stop <= VALIDATION
 WEIGHTS = "weights"  # what is carried
 FIRST = "begin_saa.safetensors"
@@ -46,7 +46,7 @@ COMMON: dict[str, object] = {
     "save_every": 250, "log_every": 50, "keep": 1, "validation.every": 0,
     "gate_threshold": GATE_THRESHOLD,
 }  # fmt: skip
-ANCHOR = COMMON | {"steps": 1_400, "batch": 8, "learning_rate": 4e-4, "min_snr_gamma": 5}
+ANCHOR = COMMON | {"steps": 4_000, "batch": 8, "learning_rate": 4e-4, "min_snr_gamma": 5, "face_weight": 3}
 RECONFIGURE = COMMON | {
     "steps": 1_000, "batch": 8, "learning_rate": 1e-3, "targets": 2, "keep_landmarks": 0.5, "ldc_weight": 1.0,
     "prompt": "a drawing of one person",
@@ -76,7 +76,7 @@ def train_world(world: World, seed: int = 0) -> Path:
     train_autoencoder(folder / "autoencoder", AutoencoderOptions(seed=seed), world.accelerator)
     autoencoder = trained_autoencoder(folder / "autoencoder")
     train_unet(folder / "unet", autoencoder, UNetOptions(seed=seed), world.accelerator)
-    world.alone(lambda: begin(folder, seed))
+    world.alone(lambda: begin(folder, seed, world.accelerator.num_processes))
     for stage, dataset, settings in (("anchor", "pairs", ANCHOR), ("reconfigure", "cells", RECONFIGURE)):
         words = arguments(folder, stage, dataset, settings)
         share = Share(
@@ -90,8 +90,11 @@ def train_world(world: World, seed: int = 0) -> Path:
     return folder / WEIGHTS
 
 
-def begin(folder: Path, seed: int) -> None:
-    """What the stages begin with: networks that see faces, the base's files, training sets, first weights."""
+def begin(folder: Path, seed: int, workers: int) -> None:
+    """What the stages begin with: networks that see faces, the base's files, training sets, first weights.
+
+    One process makes it all; ``workers`` draw pictures for it.
+    """
     from accelerate import Accelerator
     from diffusers import UNet2DConditionModel
 
@@ -100,10 +103,13 @@ def begin(folder: Path, seed: int) -> None:
     train_seeing(folder / "faces", folder / "autoencoder", Accelerator(cpu=True, mixed_precision="bf16"), seed)
     carry_packs(folder / "faces", folder / WEIGHTS)
     fill(folder / "models", folder / WEIGHTS, narrow=True)
-    seeing = load_detector(str(folder / WEIGHTS / FACES))
-    for name, people, each, pairs in (("pairs", ANCHOR_PEOPLE, 2, True), ("cells", MOTION_PEOPLE, 35, False)):
+    pack = str(folder / WEIGHTS / FACES)
+    for name, people, each, pairs in (
+        ("pairs", ANCHOR_PEOPLE, ANCHOR_PHOTOS, True),
+        ("cells", MOTION_PEOPLE, 35, False),
+    ):
         if not (folder / name / "manifest.parquet").exists():
-            make_dataset(folder / name, people, each, PHOTO, pairs=pairs, detector=seeing)
+            make_dataset(folder / name, people, each, PHOTO, pairs=pairs, pack=pack, workers=workers)
     unet: Any = UNet2DConditionModel.from_pretrained(folder / "models" / PIPELINE / "unet")  # type: ignore[no-untyped-call]
     begin_saa(unet, folder / FIRST, seed)
     begin_motion(folder / FIRST, folder / BEGINNINGS["reconfigure"], seed)
@@ -114,7 +120,7 @@ def teach_encoder(folder: Path, cache: Cache, seed: int) -> None:
     path = folder / BEGINNINGS["anchor"]
     if not path.exists():
         first = load_saa(folder / FIRST, assign=False)
-        teach(first.face_encoder, Manifest.read(folder / "pairs"), cache, seed)
+        print(teach(first.face_encoder, Manifest.read(folder / "pairs"), cache, seed), flush=True)
         write_saa(path, first.face_encoder, first.saa, first.origin)
 
 

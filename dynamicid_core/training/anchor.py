@@ -66,13 +66,13 @@ def anchor_losses(
 ) -> dict[str, Tensor]:
     """``loss``: the mean squared error of what :class:`AnchorModel` predicts; ``min_snr_gamma`` 0: all rows weigh 1.
 
-    ``noise`` [B, 4, h, w], ``timesteps`` [B].
+    ``noise`` [B, 4, h, w], ``timesteps`` [B]. Places count as the batch says.
     """
     latents = batch.latents.float()
     noisy = schedule.noisy(latents, noise, timesteps)
     predicted = model(noisy, timesteps, batch.text, batch.identity, batch.clip, batch.pooled, batch.sizes)
     weights = schedule.min_snr_weights(timesteps, min_snr_gamma) if min_snr_gamma else None
-    return {"loss": mean_square(predicted, schedule.target(latents, noise, timesteps), weights)}
+    return {"loss": mean_square(predicted, schedule.target(latents, noise, timesteps), weights, batch.places)}
 
 
 # --- weights to begin with ----------------------------------------------------------------------------------------

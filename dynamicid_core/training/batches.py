@@ -82,6 +82,7 @@ class AnchorBatch(_Batch):
     sizes: Tensor | None = (
         None  # [B, 6]: SDXL's size conditions (original h, w; crop top, left; target h, w), in pixels
     )
+    places: Tensor | None = None  # [B, 1, h, w]: how much each place counts, 1 on average; None: all alike
     photos: tuple[tuple[str, str], ...] = ()  # (reference, target) of each row, by photo id: for messages and tests
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ..datasets.manifest import Manifest, Photo
 from ..types import DynamicIDError
 from .batches import AnchorBatch, ReconfigureBatch, row_generator, shuffled
 from .cache import Cache, Photos
+from .latents import face_places
 from .settings import AnchorSettings, ReconfigureSettings
 from .store import Part
 
@@ -41,6 +43,7 @@ class AnchorData:
     empty: Rows  # of the empty prompt
     options: AnchorSettings
     seed: int = 0
+    boxes: Mapping[str, tuple[float, ...] | None] = dataclasses.field(default_factory=dict)  # of faces, by photo id
 
     @classmethod
     def of(cls, cache: Cache, manifest: Manifest, options: AnchorSettings, seed: int = 0) -> AnchorData:
@@ -49,7 +52,8 @@ class AnchorData:
         if not people:
             raise DynamicIDError("The dataset has no photos in its split train; build it from more photos.")
         photos = cache.photos(people, ("measures", "clip", "latents", "caption"))
-        return cls(photos, cache.parts, cache.null("clip")["clip"], cache.text(""), options, seed)
+        boxes = {photo.id: photo.box for photo in manifest.taken} if options.face_weight != 1 else {}
+        return cls(photos, cache.parts, cache.null("clip")["clip"], cache.text(""), options, seed, boxes)
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> AnchorBatch:
         """Rows of process ``rank`` of ``world`` in the global batch of a step (from 0)."""
@@ -63,6 +67,7 @@ class AnchorData:
             text=text["states"],
             **self._faces(references, no_face),
             **_with_text(text, latents["sizes"]),
+            places=self._places(targets, latents),
             photos=tuple((self.photos.id(r), self.photos.id(t)) for r, t in zip(references, targets, strict=True)),
         )
 
@@ -87,6 +92,18 @@ class AnchorData:
             "identity": _stack([zeros if drop else next(identity) for drop in dropped]),
             "clip": _stack([self.null_clip if drop else next(clip) for drop in dropped]),
         }
+
+    def _places(self, targets: Sequence[int], latents: Rows) -> Tensor | None:
+        if not self.boxes:
+            return None
+        height, width = latents["latents"].shape[-2:]
+        boxes = [self.boxes[self.photos.id(target)] for target in targets]
+        return _stack(
+            [
+                face_places(sizes, box, (height, width), self.options.face_weight)
+                for sizes, box in zip(latents["sizes"], boxes, strict=True)
+            ]
+        )
 
     def _read(self, kind: str, places: Sequence[int], name: str) -> Sequence[Tensor]:
         return list(self.parts[kind].read(self.photos.rows[kind][list(places)], (name,))[name]) if places else ()

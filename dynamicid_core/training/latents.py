@@ -37,6 +37,23 @@ def training_crop(
     return resized, (starts[0], starts[1])
 
 
+def face_places(sizes: Tensor, box: Sequence[float] | None, cells: tuple[int, int], weight: float) -> Tensor:
+    """How much each cell of a latent counts where those of the face count ``weight`` times as much: [1, h, w], mean 1.
+
+    ``sizes`` [6] as :class:`TrainingPicture` writes them, ``box`` of the face (x0, y0, x1, y1, fractions of the photo).
+    """
+    if box is None:
+        return torch.ones(1, *cells)
+    height, width, top, left, side = (int(value) for value in sizes[:5])
+    inside = []
+    for axis, (whole, start) in enumerate(((height, top), (width, left))):  # y, x
+        resized = max(side, round(whole * side / min(height, width)))
+        middles = (torch.arange(cells[axis]) + 0.5) * side / cells[axis] + start
+        inside.append((box[1 - axis] * resized <= middles) & (middles <= box[3 - axis] * resized))
+    places = 1 + (weight - 1) * (inside[0][:, None] & inside[1]).float()
+    return (places / places.mean())[None]
+
+
 @dataclass(frozen=True)
 class TrainingPicture:
     """Photo -> a square picture, and SDXL's conditions: original size, place of the crop, target size (y before x)."""

@@ -70,12 +70,13 @@ class NoiseSchedule:
         return (snr.clamp_max(gamma) / divisor).nan_to_num(1.0).float()
 
 
-def mean_square(a: Tensor, b: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The mean over all values of the squared difference; ``weights`` [B] of the rows.
+def mean_square(a: Tensor, b: Tensor, weights: Tensor | None = None, places: Tensor | None = None) -> Tensor:
+    """The mean over all values of the squared difference; ``weights`` [B] of the rows, ``places`` of values in a row.
 
-    ``a`` and ``b`` [B, ...], in any dtype -> a float32 scalar.
+    ``a`` and ``b`` [B, ...], in any dtype, ``places`` of a shape that spreads to theirs -> a float32 scalar.
     """
-    rows = (a.float() - b.float()).square().flatten(1).mean(1)  # [B]
+    squares = (a.float() - b.float()).square()
+    rows = (squares if places is None else squares * places).flatten(1).mean(1)  # [B]
     return rows.mean() if weights is None else (rows * weights).mean()
 
 

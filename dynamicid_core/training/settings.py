@@ -137,6 +137,9 @@ class AnchorSettings(StageSettings):
     min_snr_gamma: float = setting(
         0.0, "weights of the loss by noise level (Hang et al. 2023); 5 is usual, 0: none", low=0
     )
+    face_weight: float = setting(
+        1.0, "of the loss in the box of the face, against elsewhere; 1: all places alike (published)", low=1, high=100
+    )
     initial: Path | None = setting(None, "SAA checkpoint to go on from, e.g. the published one; empty: from the base")
 
 

@@ -137,6 +137,8 @@ def test_captions_say_what_is_drawn_and_never_who() -> None:
 def test_a_training_set_has_exact_labels(tmp_path) -> None:
     made = make_dataset(tmp_path, (0, VALIDATION), 5, 64)
     read = Manifest.read(tmp_path)
+    others = make_dataset(tmp_path / "by two", (0, VALIDATION), 5, 64, workers=2)
+    assert [photo.id for photo in others.photos] == [photo.id for photo in made.photos]
     assert [photo.id for photo in read.taken] == [photo.id for photo in made.photos] and len(read.taken) == 10
     assert {person: len(photos) for person, photos in read.people("train").items()} == {"drawn_000000": 5}
     for photo in read.taken:

@@ -15,6 +15,7 @@ import training_set as small
 from dynamicid_core.training.batches import row_generator, shuffled
 from dynamicid_core.training.cache import Cache, all_makers, anchor_makers, fill, merged
 from dynamicid_core.training.data import AnchorData, ReconfigureData, loader
+from dynamicid_core.training.latents import training_crop
 from dynamicid_core.types import DynamicIDError
 
 pytest.importorskip("diffusers")
@@ -128,6 +129,25 @@ def test_anchor_rows_hold_what_the_cache_says(cached):
         assert torch.equal(batch.identity[row], torch.from_numpy(reference.identity))
         assert torch.equal(batch.latents[row], cache.row("latents", key["latents"](target))["latents"])
         assert torch.equal(batch.text[row], cache.text(target.caption)["states"])
+
+
+def test_faces_count_more_where_asked_for(cached):
+    manifest, settings, _ = cached
+    assert anchor(cached).batch(0).places is None
+    batch = anchor(cached, face_weight=5.0).batch(0)
+    photos = {photo.id: photo for photo in manifest.taken}
+    height, width = batch.latents.shape[-2:]
+    assert batch.places.shape == (4, 1, height, width)
+    torch.testing.assert_close(batch.places.mean((1, 2, 3)), torch.ones(4))
+    for places, (_, target) in zip(batch.places, batch.photos, strict=True):
+        photo = photos[target]
+        (tall, wide), (top, left) = training_crop(photo.size, photo.box, settings.anchor.size)
+        x0, y0, x1, y1 = (v * side for v, side in zip(photo.box, (wide, tall) * 2, strict=True))
+        for y in range(height):
+            for x in range(width):
+                inside = y0 <= 8 * y + 4 + top <= y1 and x0 <= 8 * x + 4 + left <= x1
+                ratio = float(places[0, y, x] / places.min())
+                assert ratio == pytest.approx(5 if inside and places.min() < places.max() else 1)
 
 
 def test_references_are_other_photos_of_the_person_where_there_are_any(cached):

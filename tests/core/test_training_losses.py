@@ -108,6 +108,15 @@ def test_the_anchor_loss_is_about_what_the_model_is_given(gamma):
     assert [value is given for value, given in zip(seen[0][2:5], (batch.text, batch.identity, batch.clip), strict=True)]
 
 
+def test_places_of_a_picture_count_as_told():
+    a, b = torch.zeros(2, 4, 2, 2), torch.ones(2, 4, 2, 2)
+    b[1] = 2
+    places = torch.tensor([[2.0, 0.0], [1.0, 1.0]])[None, None]
+    b[:, :, 0, 1] = 50  # which counts nothing
+    assert float(mean_square(a, b, places=places)) == pytest.approx((1 + 4) / 2)
+    assert float(mean_square(a, b, torch.tensor([1.0, 0.0]), places)) == pytest.approx(1 / 2)
+
+
 class Pretender(torch.nn.Module):
     """A UNet whose words depend on everything that it is told."""
 
