@@ -26,6 +26,8 @@ TOKEN_MULTIPLE = 16
 # orders of summation would give different pictures.
 ROUNDING = 1e-6
 
+LEAST_HEAD = 16  # channels of a head below which a CPU's matrix products are slow
+
 # Where a row's activations (of a probe of length 1) differ by less, their places shrink with the difference, down to 0
 # where all are equal. Keeps the gate and its gradient finite.
 LEAST_EXTENT = 1e-6
@@ -172,12 +174,15 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) 
     """PyTorch's fused attention of [B, H, N, D] to [B, H, M, D], ``bias`` [B or 1, 1 or H, 1 or N, M] -> [B, H, N, D].
 
     Where a CPU trains in bfloat16 it is computed in float32: in bfloat16 its backward pass takes five times as long.
+    Heads narrower than 16 get zeros to that width there, which change nothing and save a third of the time.
     """
     if q.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return scaled_dot_product_attention(q, keys, values, attn_mask=bias)
+    width = q.shape[-1]
     with torch.autocast("cpu", enabled=False):
         mask = None if bias is None else bias.float()
-        return scaled_dot_product_attention(q.float(), keys.float(), values.float(), attn_mask=mask)
+        wide = (torch.nn.functional.pad(x.float(), (0, max(0, LEAST_HEAD - width))) for x in (q, keys, values))
+        return scaled_dot_product_attention(*wide, attn_mask=mask, scale=width**-0.5)[..., :width]
 
 
 def add_faces(

@@ -32,7 +32,7 @@ from .world import CLIP_VISION, CROP_FACTOR, GATE_THRESHOLD, PIPELINE, fill
 
 PHOTO = 256  # px: as sharp as CLIP sees the part around a face
 SIZE = 128  # px of the pictures that are trained on
-ANCHOR_PEOPLE, MOTION_PEOPLE = range(3_600), range(200)
+ANCHOR_PEOPLE, MOTION_PEOPLE = range(2_800), range(160)
 ANCHOR_PHOTOS = 4  # of each: two pairs, each with a motion of its own
 assert ANCHOR_PEOPLE.stop <= VALIDATION
 WEIGHTS = "weights"  # what is carried

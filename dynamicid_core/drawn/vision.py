@@ -41,6 +41,20 @@ def _spread() -> np.ndarray:
     return columns[rng.permutation(WIDTH)] / math.sqrt(WIDTH)
 
 
+def coordinates() -> np.ndarray:
+    """[606, 1024]: a state -> what is seen of its patch, [3 colours, 14, 14] cosines, then the 16 cosines of its place, then
+    two numbers that say nothing. Rows are orthonormal.
+    """
+    return _spread()[:, : COLOURS * SIDE * SIDE + 2 * WAVES + 2].T
+
+
+def place_code(x: float, y: float) -> np.ndarray:
+    """[16]: the cosines of a place, fractions of the picture, as those of patches: their products are largest for
+    neighbours, and 1 for one and the same."""
+    waves = np.pi * np.arange(1, WAVES + 1)
+    return np.concatenate((np.cos(waves * y), np.cos(waves * x))) / math.sqrt(WAVES)
+
+
 def loudness() -> np.ndarray:
     """[14, 14]: by how much each cosine of a patch is enlarged, as fine ones are faint in pictures."""
     wave = np.arange(SIDE)
