@@ -37,7 +37,8 @@ ANCHOR_PHOTOS = 4  # of each: two pairs, each with a motion of its own
 assert ANCHOR_PEOPLE.stop <= VALIDATION
 WEIGHTS = "weights"  # what is carried
 FIRST = "begin_saa.safetensors"
-BEGINNINGS = {"anchor": "begin_taught.safetensors", "reconfigure": "begin_imr.safetensors"}
+TAUGHT, FIRST_MOTION = "begin_taught.safetensors", "begin_imr.safetensors"
+RUN, FINISHED = "run", "finished"  # outputs of ``train``
 
 # Settings of ``train`` (dynamicid_core/training/settings.py).
 BASE: dict[str, object] = {"base.crop_factor": CROP_FACTOR, "base.dtype": "float32", "cache_dtype": "float16"}
@@ -46,11 +47,13 @@ COMMON: dict[str, object] = {
     "save_every": 250, "log_every": 50, "keep": 1, "validation.every": 0,
     "gate_threshold": GATE_THRESHOLD,
 }  # fmt: skip
-ANCHOR = COMMON | {"steps": 4_000, "batch": 8, "learning_rate": 4e-4, "min_snr_gamma": 5, "face_weight": 3}
+ANCHOR = COMMON | {"steps": 1_800, "batch": 8, "learning_rate": 1e-4, "min_snr_gamma": 5, "face_weight": 3}
+# First many cheap steps without the UNet, then a few with both losses.
 RECONFIGURE = COMMON | {
-    "steps": 1_000, "batch": 8, "learning_rate": 1e-3, "targets": 2, "keep_landmarks": 0.5, "ldc_weight": 1.0,
+    "steps": 500, "batch": 24, "learning_rate": 1e-3, "targets": 4, "keep_landmarks": 0.5, "ldc_weight": 0.0,
     "prompt": "a drawing of one person",
 }  # fmt: skip
+FINISH = RECONFIGURE | {"steps": 120, "batch": 8, "learning_rate": 2e-4, "targets": 2, "ldc_weight": 1.0}
 
 Run = Callable[[Sequence[str]], object]  # a command line of ``python -m dynamicid_core``
 
@@ -77,16 +80,16 @@ def train_world(world: World, seed: int = 0) -> Path:
     autoencoder = trained_autoencoder(folder / "autoencoder")
     train_unet(folder / "unet", autoencoder, UNetOptions(seed=seed), world.accelerator)
     world.alone(lambda: begin(folder, seed, world.accelerator.num_processes))
-    for stage, dataset, settings in (("anchor", "pairs", ANCHOR), ("reconfigure", "cells", RECONFIGURE)):
-        words = arguments(folder, stage, dataset, settings)
+    for number, stage in enumerate(stages(folder)):
+        words = arguments(folder, stage)
         share = Share(
             world.accelerator.process_index, world.accelerator.num_processes, world.accelerator.wait_for_everyone
         )
-        cache = fill_quickly(load_settings(None, words), stage, autoencoder.cpu(), share)
-        if stage == "anchor":
+        cache = fill_quickly(load_settings(None, words), stage.name, autoencoder.cpu(), share)
+        if number == 0:
             world.alone(partial(teach_encoder, folder, cache, seed))
-        world.run(command(folder, stage, words))
-    world.alone(lambda: carry_faces(folder / "run" / SAA, folder / "run" / IMR, folder / WEIGHTS))
+        world.run(command(stage, words))
+    world.alone(lambda: carry_faces(folder / RUN / SAA, folder / FINISHED / IMR, folder / WEIGHTS))
     return folder / WEIGHTS
 
 
@@ -112,32 +115,52 @@ def begin(folder: Path, seed: int, workers: int) -> None:
             make_dataset(folder / name, people, each, PHOTO, pairs=pairs, pack=pack, workers=workers)
     unet: Any = UNet2DConditionModel.from_pretrained(folder / "models" / PIPELINE / "unet")  # type: ignore[no-untyped-call]
     begin_saa(unet, folder / FIRST, seed)
-    begin_motion(folder / FIRST, folder / BEGINNINGS["reconfigure"], seed)
+    begin_motion(folder / FIRST, folder / FIRST_MOTION, seed)
 
 
 def teach_encoder(folder: Path, cache: Cache, seed: int) -> None:
     """The face encoder that anchoring begins with."""
-    path = folder / BEGINNINGS["anchor"]
+    path = folder / TAUGHT
     if not path.exists():
         first = load_saa(folder / FIRST, assign=False)
         print(teach(first.face_encoder, Manifest.read(folder / "pairs"), cache, seed), flush=True)
         write_saa(path, first.face_encoder, first.saa, first.origin)
 
 
-def arguments(folder: Path, stage: str, dataset: str, settings: Mapping[str, object]) -> list[str]:
-    """The settings of ``train STAGE``, each as ``NAME=VALUE``."""
+@dataclass(frozen=True)
+class TrainStage:
+    """One run of ``train``: its ``name``, set of photos, settings, the weights that it begins with, and its output."""
+
+    name: str
+    dataset: Path
+    settings: Mapping[str, object]
+    initial: Path
+    output: Path
+
+
+def stages(folder: Path) -> tuple[TrainStage, ...]:
+    """What is trained on faces, in order."""
+    return (
+        TrainStage("anchor", folder / "pairs", ANCHOR, folder / TAUGHT, folder / RUN),
+        TrainStage("reconfigure", folder / "cells", RECONFIGURE, folder / FIRST_MOTION, folder / RUN),
+        TrainStage("reconfigure", folder / "cells", FINISH, folder / RUN / IMR, folder / FINISHED),
+    )
+
+
+def arguments(folder: Path, stage: TrainStage) -> list[str]:
+    """The settings of ``train``, each as ``NAME=VALUE``."""
     models = folder / "models"
-    base = {"dataset": folder / dataset, "output": folder / "run", "base.clip_vision": models / CLIP_VISION}
-    base |= {"base.model": models / PIPELINE}
-    own = {f"{stage}.{name}": value for name, value in {**settings, "initial": folder / BEGINNINGS[stage]}.items()}
+    base = {"dataset": stage.dataset, "output": stage.output, "base.clip_vision": models / CLIP_VISION}
+    base |= {"base.model": models / PIPELINE, "reconfigure.saa": folder / RUN / SAA}
+    own = {f"{stage.name}.{name}": value for name, value in {**stage.settings, "initial": stage.initial}.items()}
     every: dict[str, object] = {**base, **BASE, **own}
     return [f"{name}={_toml(value)}" for name, value in every.items()]
 
 
-def command(folder: Path, stage: str, words: Sequence[str]) -> list[str]:
-    """``train STAGE`` with such settings, going on where it stands."""
-    resume = ["--resume"] if any((folder / "run" / stage).glob("step-*")) else []
-    return ["train", stage, "--workers", "0", *resume, *(part for word in words for part in ("--set", word))]
+def command(stage: TrainStage, words: Sequence[str]) -> list[str]:
+    """``train`` with such settings, going on where it stands."""
+    resume = ["--resume"] if any((stage.output / stage.name).glob("step-*")) else []
+    return ["train", stage.name, "--workers", "0", *resume, *(part for word in words for part in ("--set", word))]
 
 
 def _toml(value: object) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..datasets.manifest import Manifest, Photo
 from ..landmarks import EXPRESSIONS
@@ -25,7 +25,7 @@ from .scene import WORDS, looks
 from .text import caption_ids, caption_states
 
 BEGIN = "a drawing of one person"
-STEPS, BATCH, RATE = 900, 32, 2e-3
+STEPS, BATCH, RATE = 1_400, 32, 2e-3
 DROPPED = 0.05  # share of rows that are the null photo, whose tokens shall say just "person"
 
 

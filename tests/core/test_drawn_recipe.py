@@ -36,6 +36,7 @@ def small(monkeypatch):
     few = {"steps": 2, "batch": 2, "warmup": 1, "save_every": 1}
     monkeypatch.setattr(recipe, "ANCHOR", recipe.ANCHOR | few)
     monkeypatch.setattr(recipe, "RECONFIGURE", recipe.RECONFIGURE | few)
+    monkeypatch.setattr(recipe, "FINISH", recipe.FINISH | few)
 
 
 def test_one_command_trains_the_world_and_goes_on_where_it_was(small, tmp_path, capsys, monkeypatch) -> None:
