@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .catalogue import model_file
+from .plain import one_line, parse_json
 from .types import RECOGNISER, DynamicIDError, is_same_recogniser
 
 # Of the published checkpoints.
@@ -60,9 +61,9 @@ class Origin:
         ``step`` only informs, so a strange one is ignored. Raises DynamicIDError, with ``source``, for a ``base`` that
         cannot be read: nobody could then say which model the weights are for.
         """
-        known: dict[str, Any] = {name: value for name in ABOUT if (value := metadata.get(name, "").strip())}
+        known: dict[str, Any] = {name: value for name in ABOUT if (value := one_line(metadata.get(name, "")))}
         step = metadata.get("step", "")
-        return cls(**_base(metadata, source), **known, step=int(step) if step.isdecimal() else None)
+        return cls(**_base(metadata, source), **known, step=int(step) if step.isdecimal() and len(step) < 16 else None)
 
 
 def _base(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def _base(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
     if "base" not in metadata:
         return {}
     try:
-        values = json.loads(metadata["base"])
+        values = parse_json(metadata["base"])
         widths = {name: tuple(values[name]) for name in ("widths", "text_widths")}
         family, sites = values["family"], tuple(values["sites"])
         sized = all(type(n) is int and n > 0 for entries in widths.values() for n in entries)
@@ -79,7 +80,7 @@ def _base(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
             raise ValueError("its lists do not fit together")
     except (ValueError, KeyError, TypeError) as error:  # also of json
         raise DynamicIDError(
-            f"{source} has damaged metadata: its base cannot be read ({error}). Get the file again, or train with this "
+            f"{source} has damaged metadata: its base cannot be read ({one_line(str(error), 80)}). Get the file again, or train with this "
             "version of DynamicID."
         ) from error
     return {"base": family, "sites": sites, **widths}

@@ -58,10 +58,10 @@ def _refused(load, *args) -> str:
     return str(caught.value)
 
 
-def _zeros(shapes: published.Shapes, prefix: str) -> dict[str, torch.Tensor]:
+def _ones(shapes: published.Shapes, prefix: str) -> dict[str, torch.Tensor]:
     """Tensors of full size that take no memory."""
     return {
-        prefix + name: torch.zeros((), dtype=torch.int64 if name.endswith("tracked") else torch.float16).expand(shape)
+        prefix + name: torch.ones((), dtype=torch.int64 if name.endswith("tracked") else torch.float16).expand(shape)
         for name, shape in shapes.items()
     }
 
@@ -77,10 +77,10 @@ def test_published_key_lists():
     assert (len(imr), len(keypoints)) == (48, 126)
     assert len({name.split(".")[0] for name in sites}) == 32
     assert sites["25.to_k_ip.weight"] == (320, 768) and sites["31.to_k_lora.down.weight"] == (128, 768)
-    saa = load_saa(_zeros(proj, "proj_module.") | _zeros(sites, "SAA_module."))
+    saa = load_saa(_ones(proj, "proj_module.") | _ones(sites, "SAA_module."))
     assert _shapes(saa.face_encoder) == proj
     assert _shapes(saa.saa) == sites
-    motion = load_motion(_zeros(imr, "IMR.") | _zeros(keypoints, "key_point_encoder."))
+    motion = load_motion(_ones(imr, "IMR.") | _ones(keypoints, "key_point_encoder."))
     assert _shapes(motion.reconfigurator) == imr
     assert _shapes(motion.keypoint_encoder) == keypoints
 
@@ -97,7 +97,7 @@ def test_published_key_lists():
 )
 def test_sizes_of_saa_are_read_from_the_tensors(proj, sites):
     proj, sites = published.proj_module(**proj), published.saa_module(**sites)
-    tensors = _zeros(proj, "proj_module.") | _zeros(sites, "SAA_module.")
+    tensors = _ones(proj, "proj_module.") | _ones(sites, "SAA_module.")
     saa = load_saa(tensors)
     assert (_shapes(saa.face_encoder), _shapes(saa.saa)) == (proj, sites)
     assert len(saa.saa.cross_sites) == len(saa.saa) // 2
@@ -117,7 +117,7 @@ def test_sizes_of_saa_are_read_from_the_tensors(proj, sites):
 )
 def test_sizes_of_the_imr_are_read_from_the_tensors(imr, keypoints):
     imr, keypoints = published.imr(**imr), published.key_point_encoder(**keypoints)
-    motion = load_motion(_zeros(imr, "IMR.") | _zeros(keypoints, "key_point_encoder."))
+    motion = load_motion(_ones(imr, "IMR.") | _ones(keypoints, "key_point_encoder."))
     assert (_shapes(motion.reconfigurator), _shapes(motion.keypoint_encoder)) == (imr, keypoints)
 
 
@@ -485,7 +485,7 @@ def test_values_that_are_not_finite_are_named(broken, dtype):
 
 def test_heads_that_do_not_come_out_even_are_named():
     proj = published.proj_module(inner=200)
-    message = _refused(load_saa, _zeros(proj, "proj_module.") | _zeros(published.SMALL_SAA, "SAA_module."))
+    message = _refused(load_saa, _ones(proj, "proj_module.") | _ones(published.SMALL_SAA, "SAA_module."))
     assert "200" in message and "64" in message
 
 
@@ -495,7 +495,7 @@ def test_a_site_without_its_pair_is_named():
 
 
 def test_a_long_list_of_problems_stays_short():
-    tensors = _zeros(published.proj_module(depth=12), "proj_module.") | _zeros(published.saa_module(), "SAA_module.")
+    tensors = _ones(published.proj_module(depth=12), "proj_module.") | _ones(published.saa_module(), "SAA_module.")
     cut = {k: v for k, v in tensors.items() if not k.endswith("up.weight")} | {
         f"SAA_module.{'x' * 300}{i}": tensors[k] for i, k in enumerate(list(tensors)[:50])
     }

@@ -202,17 +202,15 @@ def test_generate_from_model_files_and_again_from_the_picture(folder, stand_ins,
     assert settings["people"][1]["weight"] == 0.8 and len(settings["checksums"]) == 3
     picture = Image.open("one.png")
     assert json.loads(picture.info["dynamicid"])["seed"] == 7
-    assert run(capsys, "generate", "--from", "one.png", "-o", "two.png", "--quiet", "--device", "cpu")[0] == 0
+    again = [*given, "--quiet", "--device", "cpu"]
+    assert run(capsys, "generate", "--from", "one.png", "-o", "two.png", *again)[0] == 0
     assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
-    assert (
-        run(capsys, "generate", "--from", "two.png", "--seed", 8, "-o", "three.png", "--quiet", "--device", "cpu")[0]
-        == 0
-    )
+    assert run(capsys, "generate", "--from", "two.png", "--seed", 8, "-o", "three.png", *again)[0] == 0
     assert (np.asarray(Image.open("three.png")) != np.asarray(picture)).any()
     assert read_png(Path("three.png")).people == read_png(Path("one.png")).people
     draw_portrait(2).save("anna.png")
-    code, _, err = run(capsys, "generate", "--from", "one.png", "-o", "four.png", "--quiet", "--device", "cpu")
-    assert code == 0 and "anna.png has changed" in err
+    code, _, err = run(capsys, "generate", "--from", "one.png", "-o", "four.png", *again)
+    assert code == 0 and "anna.png has changed" in err and "The people of one.png: anna.png, ben" in err
     Path("right.png").unlink()
     assert "right.png" in failure(capsys, "generate", "--from", "one.png", "--device", "cpu")
 
@@ -271,14 +269,14 @@ def test_generate_mistakes(folder, capsys, stand_ins):
     assert "--steps 0" in mistake("anna.png", "--steps", "0")
     assert "layout_end is 2.0" in mistake("anna.png", "--layout-end", "2")
     assert "1 face was found" in mistake("anna.png", "--index", "4", *SMALL)
-    save_face("ben.safetensors", Face(torch.zeros(1, 4, 768), torch.zeros(1, 4, 768), "test"))
+    save_face("ben.safetensors", Face(torch.ones(1, 4, 768), torch.ones(1, 4, 768), "test"))
     assert "one face file or several photos" in mistake("--face", "ben.safetensors", "anna.png", *SMALL)
     blank = mistake("--face", "ben.safetensors", "--expression", "happy", *SMALL)
     assert blank.endswith(
         "ben has no landmarks, so its expression cannot be edited. Encode a photo in which the face is visible."
     )
     assert "no DynamicID settings" in mistake("--from", "anna.png")
-    assert "cannot be read as a picture" in mistake("--from", "gone.png")
+    assert "--from: There is no picture gone.png" in mistake("--from", "gone.png")
     Image.new("L", (8, 8)).save("black.png")
     assert "mask is empty" in mistake("--face", "anna.png", "--mask", "black.png", *SMALL)
     other = ["--saa", stand_ins["imr"], "--clip-vision", stand_ins["clip_vision"], "--model", stand_ins["model"]]
