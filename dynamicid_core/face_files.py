@@ -44,10 +44,11 @@ def _read_face(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except DynamicIDError as error:
         raise DynamicIDError(f"{error} Expected {expected}.") from error
     if metadata.get("format") != FACE_FORMAT:
-        raise DynamicIDError(f"{path} is {describe(tensors)}; expected {expected}.")
+        seems = "a file with the tensors of a face and other metadata" if "uncond_tokens" in tensors else describe(tensors)
+        raise DynamicIDError(f"{path} is {seems}; expected {expected}.")
     if metadata.get("version") != FACE_VERSION:
         raise DynamicIDError(
-            f"{path} is a face file of version {one_line(str(metadata.get('version')), 40)}, but this DynamicID reads version "
+            f"{path} is a face file of version {one_line(metadata.get('version', 'unknown'), 40)}, but this DynamicID reads version "
             f"{FACE_VERSION}. Update DynamicID, or encode the photo again."
         )
     return tensors, metadata
@@ -68,7 +69,7 @@ def load_face(
         _check_tensors(tensors)
         face = Face(
             encoder=made_by,
-            mix=build(tuple[float, ...], parse_json(metadata.get("mix", "[1.0]")), "its mix"),
+            mix=build(tuple[float, ...], parse_json(metadata.get("mix", "[1.0]")), "mix"),
             expression=one_line(metadata.get("expression", "")) or None,
             name=one_line(path.stem),
             recogniser=one_line(metadata.get("recogniser", "")) or RECOGNISER,  # files written before it was noted
@@ -99,7 +100,7 @@ def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
         value = values[name].float()
         empty = value == 0
         if value.numel() and bool(empty.all(-1).any() if name in FACE_TENSORS[:2] and value.ndim else empty.all()):
-            raise DynamicIDError(f"Its {name} are zero, as downloads leave them that were broken off; get the file again.")
+            raise DynamicIDError(f"It has zeros as {name}, as downloads leave them that were broken off; get the file again.")
 
 
 def _sentence(text: str) -> str:

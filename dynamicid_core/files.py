@@ -162,9 +162,13 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     _check_is_file(path)
     check_pickles_are_safe(str(path))
     try:
-        return _tensors_of(_read_pickle(path))
+        values = _read_pickle(path)
     except Exception as error:
         raise _unreadable(path, error, safetensors=False) from error
+    try:
+        return _tensors_of(values)
+    except ValueError as error:
+        raise DynamicIDError(f"{path} is refused: {error}. Get the weights from a source that you trust.") from error
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:

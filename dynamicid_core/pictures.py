@@ -47,26 +47,28 @@ def _pil_to_array(image: Image.Image, ground: str = "white") -> np.ndarray:
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike[str], what: str) -> Iterator[Image.Image]:
-    """A picture file, opened; ``what`` it is, for messages.
+def opened(
+    path: str | os.PathLike[str], what: str, cure: str = "Save it as PNG or JPEG."
+) -> Iterator[Image.Image]:
+    """A picture file, opened; ``what`` it is and what helps if it cannot be read, for messages.
 
     Raises DynamicIDError for what is no file, cannot be read, or would take more memory than any photo, also where that
     is found while the picture is used.
     """
     if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would wait for whoever writes into it
-        raise DynamicIDError(f"The {what} {path} is no file; give one.")
+        raise DynamicIDError(f"The {what} {path} is a folder, a pipe or a device; name a file.")
     try:
         with Image.open(path) as image:
             yield image
     except FileNotFoundError:
         raise DynamicIDError(f"There is no {what} {path}. Check the name and the folder.") from None
     except Image.DecompressionBombError as error:
-        raise DynamicIDError(f"The {what} {path} is too large to open ({error}). Save a smaller copy.") from error
+        raise DynamicIDError(f"The {what} {path} is too large to open ({str(error).rstrip('.')}). Save a smaller copy.") from error
     except DynamicIDError:
         raise
     except Exception as error:  # PIL's plugins raise every kind for damaged files
         raise DynamicIDError(
-            f"The {what} {path} cannot be read ({one_line(str(error)) or type(error).__name__}). Save it as PNG or JPEG."
+            f"The {what} {path} cannot be read ({one_line(str(error)) or type(error).__name__}). {cure}"
         ) from error
 
 

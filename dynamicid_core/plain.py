@@ -53,7 +53,7 @@ def parse_json(text: str) -> Any:
 
 def build(kind: Any, value: Any, name: str) -> Any:
     """``value``, of plain JSON, as ``kind``: a frozen dataclass, ``tuple``, ``dict[str, ...]``, ``X | None``, ``Literal``,
-    a plain type or ``Any``; ``name``: what an error calls it.
+    a plain type or ``Any``; ``name``: what an error calls it, "" for what is read as a whole.
 
     Nothing is guessed: a number is no text, true no number. Lists become tuples; numbers are finite. Raises DynamicIDError
     for values of another type, for names that the dataclass does not have, and for those that it needs; besides what the
@@ -75,7 +75,7 @@ def build(kind: Any, value: Any, name: str) -> Any:
         return _build_tuple(inner, value, name)
     if origin is dict:
         entries = _mapping(value, name)
-        return {key: build(inner[1], item, f"{name}.{one_line(key, 40)}") for key, item in entries.items()}
+        return {key: build(inner[1], item, _inside(name, one_line(key, 40))) for key, item in entries.items()}
     return _plain(kind, value, name)
 
 
@@ -88,12 +88,16 @@ def _mapping(value: Any, name: str) -> Mapping[str, Any]:
 def _build_dataclass(kind: Any, value: Any, name: str) -> Any:
     values, hints, fields = _mapping(value, name), get_type_hints(kind), dataclasses.fields(kind)
     if unknown := sorted(values.keys() - {field.name for field in fields}):
-        raise DynamicIDError(f"{name} has {one_line(unknown[0], 40)!r}, which means nothing here")
+        raise DynamicIDError(f"{name or 'it'} has {one_line(unknown[0], 40)!r}, which means nothing here")
     for field in fields:
         needed = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if needed and field.name not in values:
-            raise DynamicIDError(f"{name} lacks {field.name}")
-    return kind(**{key: build(hints[key], item, f"{name}.{key}") for key, item in values.items()})
+            raise DynamicIDError(f"{name or 'it'} lacks {field.name}")
+    return kind(**{key: build(hints[key], item, _inside(name, key)) for key, item in values.items()})
+
+
+def _inside(name: str, key: str) -> str:
+    return f"{name}.{key}" if name else key
 
 
 def _build_tuple(kinds: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
@@ -119,4 +123,4 @@ def _plain(kind: Any, value: Any, name: str) -> Any:
 
 
 def _wrong(name: str, value: Any, wanted: str) -> DynamicIDError:
-    return DynamicIDError(f"{name} is {shown(value)}; it must be {wanted}")
+    return DynamicIDError(f"{name or 'it'} is {shown(value)}; it must be {wanted}")

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.cases import parse_box
 from ..faces import ON_NO_FACE, ORDERS
 from ..motion import MAX_STRENGTH
 from ..pictures import opened
 from ..plain import build, one_line, parse_json
-from ..types import DynamicIDError, Region, SAAOptions, check_range
+from ..types import DynamicIDError, SAAOptions, check_range
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,9 +57,7 @@ class PersonSettings:
     def __post_init__(self) -> None:
         if not self.files or not all(self.files):
             raise DynamicIDError("A person has no photo; name at least one.")
-        if self.box:
-            left, top, right, bottom = self.box
-            Region(box=(top, left, bottom, right))
+        parse_box(self.box)
         check_range(self.weight, "--weight", -10.0, 10.0)
         check_range(self.expression_strength, "--expression-strength", 0.0, MAX_STRENGTH)
         check_range(self.index or 0, "--face-index", 0, MOST_FACES)
@@ -111,7 +110,7 @@ class Settings:
             version = values.pop("version", None) if isinstance(values, dict) else None
             if type(version) is not int or version != VERSION:
                 raise DynamicIDError("they were written by another version of DynamicID, or by something else")
-            settings: Settings = build(cls, values, "it")
+            settings: Settings = build(cls, values, "")
             return settings
         except DynamicIDError as error:
             raise DynamicIDError(f"The picture's settings cannot be read ({str(error).rstrip('.')}).") from error
@@ -144,7 +143,7 @@ def checksum(path: str) -> str:
 def read_png(path: Path) -> Settings:
     """The settings of a picture that ``generate`` made, as they are written there; nothing that they name is looked for."""
     try:
-        with opened(path, "picture") as image:
+        with opened(path, "picture", "It is damaged, or no PNG of `generate`.") as image:
             text = image.info.get(PNG_KEY)
     except DynamicIDError as error:
         raise DynamicIDError(f"--from: {error}") from error

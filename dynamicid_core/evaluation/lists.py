@@ -50,10 +50,10 @@ def _parse(path: Path, text: str, text_key: str) -> list[Any]:
         table = csv.DictReader(text.splitlines(), delimiter="\t" if suffix == ".tsv" else ",")
         return [{key.strip(): value for key, value in row.items() if key and value} for row in table]
     if suffix == ".toml":
-        return _only_table(_toml(text), path)
+        return _only_table(_toml(text))
     if suffix == ".json":
         values = parse_json(text)
-        return values if isinstance(values, list) else _only_table(values, path)
+        return values if isinstance(values, list) else _only_table(values)
     return [_json_line(line, number) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 
@@ -70,10 +70,10 @@ def _toml(text: str) -> Row:
     return rows
 
 
-def _only_table(values: Any, path: Path) -> list[Any]:
+def _only_table(values: Any) -> list[Any]:
     """The one list in a file that may name it as it likes: ``[[pictures]]``, ``{"prompts": [...]}``."""
     lists = [value for value in values.values() if isinstance(value, list)] if isinstance(values, dict) else []
     if len(lists) != 1:
-        raise DynamicIDError(f"{path} must hold one list of tables, such as [[pictures]]; it has {len(lists)}.")
+        raise DynamicIDError(f"it must hold one list of tables, such as [[pictures]], and has {len(lists)}")
     only: list[Any] = lists[0]
     return only

@@ -130,10 +130,10 @@ def read_run(folder: Path) -> Run:
         raise DynamicIDError(f"{path} holds no results of an evaluation ({one_line(str(error))}).") from error
     try:
         values = parse_json(text)
-        version = values.pop("version", None) if isinstance(values, dict) else None
-        if type(version) is int and version != VERSION:
-            raise DynamicIDError("another version of DynamicID wrote it; evaluate its pictures again")
-        run: Run = build(Run, values, "it")
+        version = values.pop("version", None) if isinstance(values, dict) else VERSION
+        if type(version) is not int or version != VERSION:
+            raise DynamicIDError("another version of DynamicID wrote it, or something else; evaluate its pictures again")
+        run: Run = build(Run, values, "")
         return run
     except DynamicIDError as error:
         raise DynamicIDError(f"{path} holds no results of an evaluation ({str(error).rstrip('.')}).") from error

@@ -156,7 +156,7 @@ def test_checkpoints_and_other_files_are_no_faces(tmp_path):
         ({}, {"mix": "[NaN]"}, "NaN is no number"),
         ({}, {"mix": "[" * 100_000}, "nested too deeply"),
         ({"tokens": torch.full((1, 4, 768), 3e38)}, {}, r"tokens holds values as large as 3e\+38"),
-        ({"uncond_tokens": torch.cat((torch.ones(1, 3, 768), torch.zeros(1, 1, 768)), 1)}, {}, "uncond_tokens are zero"),
+        ({"uncond_tokens": torch.cat((torch.ones(1, 3, 768), torch.zeros(1, 1, 768)), 1)}, {}, "zeros as uncond_tokens"),
         ({"identity": torch.ones(512)}, {}, "identity has the length 22.6, not 1"),
     ],
 )

@@ -17,15 +17,18 @@ _warned: WeakSet[AppliedCast] = WeakSet()
 
 
 def note_run(casts: Sequence[AppliedCast], now: Sampled) -> None:
-    """Say once of each cast where this run may sample a crop of the picture that its people were placed in."""
+    """Say once of each cast where this run may sample a crop of the picture that its people were placed in.
+
+    That picture is what was sampled first: in this run of the graph, or, for a part of a picture, in an earlier one, whose
+    result the host may have kept. What is new in another run of a graph may be another picture.
+    """
     context = get_executing_context()  # None outside of a graph
     for applied in casts:
         graph, before = _first.get(applied, ("", None))
-        if context is None or graph != context.prompt_id:
+        if context is not None and graph != context.prompt_id and not (before is not None and now.masked):
             before = None
-            if context is not None:
-                _first[applied] = context.prompt_id, now
-        _warn(applied, crop_warning(applied.cast, now, before))
+            _first[applied] = context.prompt_id, now
+        _warn(applied, crop_warning(applied.cast, now, None if context is None else before))
 
 
 def note_tile(casts: Sequence[AppliedCast], whole: GridSize, tile: GridSize) -> None:
