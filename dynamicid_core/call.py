@@ -178,7 +178,7 @@ def grid_terms(applied: AppliedCast, rows: Sequence[Row], size: GridSize, like: 
     places = places[:1] if len(pictures) == 1 else places
 
     def make() -> GridTerms:
-        found = {}
+        found: dict[Any, tuple[Tensor, Tensor]] = {}
         for view in dict.fromkeys(view for view, _ in pictures):
             here = {place: picture for place, picture in pictures.items() if place[0] == view}
             weights = region_weights(applied.cast, *size, applied.options.outside, view, tuple(here.values()))

@@ -44,7 +44,9 @@ def _read_face(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except DynamicIDError as error:
         raise DynamicIDError(f"{error} Expected {expected}.") from error
     if metadata.get("format") != FACE_FORMAT:
-        seems = "a file with the tensors of a face and other metadata" if "uncond_tokens" in tensors else describe(tensors)
+        seems = (
+            "a file with the tensors of a face and other metadata" if "uncond_tokens" in tensors else describe(tensors)
+        )
         raise DynamicIDError(f"{path} is {seems}; expected {expected}.")
     if metadata.get("version") != FACE_VERSION:
         raise DynamicIDError(
@@ -100,7 +102,9 @@ def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
         value = values[name].float()
         empty = value == 0
         if value.numel() and bool(empty.all(-1).any() if name in FACE_TENSORS[:2] and value.ndim else empty.all()):
-            raise DynamicIDError(f"It has zeros as {name}, as downloads leave them that were broken off; get the file again.")
+            raise DynamicIDError(
+                f"It has zeros as {name}, as downloads leave them that were broken off; get the file again."
+            )
 
 
 def _sentence(text: str) -> str:

@@ -146,7 +146,7 @@ def _tensors_of(value: Any) -> dict[str, Tensor]:
                 raise ValueError("its tensors are larger than what it stores")
             found[name[1:].replace("\0", ".")] = item.detach()
         elif isinstance(item, Mapping):
-            todo += [(f"{name}\0{key}", inner) for key, inner in reversed(item.items())]
+            todo += [(f"{name}\0{key}", inner) for key, inner in reversed(list(item.items()))]
     return found
 
 
@@ -216,7 +216,7 @@ def tensor_names(path: str | os.PathLike[str]) -> list[str]:
 
 def check_pickles_are_safe(what: str) -> None:
     """Raise DynamicIDError where this PyTorch could be made to run what a pickle holds, weights only or not."""
-    if torch.__version__ < SAFE_PICKLES:
+    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < SAFE_PICKLES:
         needed = ".".join(map(str, SAFE_PICKLES))
         raise DynamicIDError(
             f"{what} is a PyTorch pickle, which PyTorch {torch.__version__} may execute (CVE-2025-32434). Update PyTorch to {needed} "

@@ -47,9 +47,7 @@ def _pil_to_array(image: Image.Image, ground: str = "white") -> np.ndarray:
 
 
 @contextlib.contextmanager
-def opened(
-    path: str | os.PathLike[str], what: str, cure: str = "Save it as PNG or JPEG."
-) -> Iterator[Image.Image]:
+def opened(path: str | os.PathLike[str], what: str, cure: str = "Save it as PNG or JPEG.") -> Iterator[Image.Image]:
     """A picture file, opened; ``what`` it is and what helps if it cannot be read, for messages.
 
     Raises DynamicIDError for what is no file, cannot be read, or would take more memory than any photo, also where that
@@ -63,7 +61,9 @@ def opened(
     except FileNotFoundError:
         raise DynamicIDError(f"There is no {what} {path}. Check the name and the folder.") from None
     except Image.DecompressionBombError as error:
-        raise DynamicIDError(f"The {what} {path} is too large to open ({str(error).rstrip('.')}). Save a smaller copy.") from error
+        raise DynamicIDError(
+            f"The {what} {path} is too large to open ({str(error).rstrip('.')}). Save a smaller copy."
+        ) from error
     except DynamicIDError:
         raise
     except Exception as error:  # PIL's plugins raise every kind for damaged files

@@ -92,9 +92,7 @@ def region_cells(region: Region, height: int, width: int, pictures: Sequence[int
     return mask_cells(region.mask[[picture % frames for picture in pictures]], height, width)
 
 
-def _placed_cells(
-    cast: Cast, height: int, width: int, view: View | None, pictures: Sequence[int]
-) -> list[Tensor]:
+def _placed_cells(cast: Cast, height: int, width: int, view: View | None, pictures: Sequence[int]) -> list[Tensor]:
     """Of each person who has a region, in the cast's order: its cells, [F, N]."""
     tall, wide, top, left = (height, width, 0, 0) if view is None else view.on_grid(height, width)
     return [

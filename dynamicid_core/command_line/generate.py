@@ -125,7 +125,9 @@ def settings_of(options: argparse.Namespace) -> Settings:
     acts = {
         name: getattr(options, f"option_{name}") for name in fields if getattr(options, f"option_{name}") is not None
     }
-    typed_people = people.people_of(options) or (located(base, options.origin, tell=True) if options.origin else base.people)
+    typed_people = people.people_of(options) or (
+        located(base, options.origin, tell=True) if options.origin else base.people
+    )
     given: dict[str, Any] = {name: str(getattr(options, name)) for name in MODEL_OPTIONS if getattr(options, name)}
     if options.stand_in:
         given["stand_in"] = True

@@ -33,7 +33,9 @@ def remembered(picture: Path) -> Settings:
 def _models_of(settings: Settings) -> str:
     """What a picture says of its models: the names of files, and of the option for the drawn world."""
     named = [_bare(str(path)) for option, path in settings.models.items() if option not in ("models", "stand_in")]
-    return ", ".join(["--stand-in"] * bool(settings.models.get("stand_in")) + [one_line(name) for name in named if name])
+    return ", ".join(
+        ["--stand-in"] * bool(settings.models.get("stand_in")) + [one_line(name) for name in named if name]
+    )
 
 
 def located(settings: Settings, picture: Path, tell: bool = False) -> tuple[PersonSettings, ...]:

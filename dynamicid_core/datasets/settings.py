@@ -120,9 +120,15 @@ def read_settings(folder: str | os.PathLike[str]) -> tuple[Settings, dict[str, A
         raise DynamicIDError(f"There is no training set in {folder} that `dataset build` made ({FILE} is missing).")
     try:
         record = parse_json(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or record.get("version") != VERSION or not isinstance(record.get("found"), dict):
+        if (
+            not isinstance(record, dict)
+            or record.get("version") != VERSION
+            or not isinstance(record.get("found"), dict)
+        ):
             raise DynamicIDError("another version of DynamicID wrote it, or something else")
         made: Settings = build(Settings, record.get("settings"), "settings")
         return made, record["found"]
     except (OSError, ValueError) as error:
-        raise DynamicIDError(f"{path} cannot be read ({one_line(str(error).rstrip('.'))}); build the set again.") from error
+        raise DynamicIDError(
+            f"{path} cannot be read ({one_line(str(error).rstrip('.'))}); build the set again."
+        ) from error

@@ -207,7 +207,9 @@ def parse_box(values: Any) -> Box | None:
 def check_keys(row: Row, known: Sequence[str]) -> None:
     """Raises DynamicIDError for a key that means nothing here."""
     if unknown := sorted(set(row) - set(known)):
-        raise DynamicIDError(f"{one_line(', '.join(map(repr, unknown)))} means nothing here; known are {', '.join(known)}.")
+        raise DynamicIDError(
+            f"{one_line(', '.join(map(repr, unknown)))} means nothing here; known are {', '.join(known)}."
+        )
 
 
 def existing(path: Path, what: str) -> Path:

@@ -8,8 +8,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..scoring import SAME_PERSON
 from ..plain import build, one_line, parse_json
+from ..scoring import SAME_PERSON
 from ..types import DynamicIDError
 
 FILE = "results.json"
@@ -132,7 +132,9 @@ def read_run(folder: Path) -> Run:
         values = parse_json(text)
         version = values.pop("version", None) if isinstance(values, dict) else VERSION
         if type(version) is not int or version != VERSION:
-            raise DynamicIDError("another version of DynamicID wrote it, or something else; evaluate its pictures again")
+            raise DynamicIDError(
+                "another version of DynamicID wrote it, or something else; evaluate its pictures again"
+            )
         run: Run = build(Run, values, "")
         return run
     except DynamicIDError as error:

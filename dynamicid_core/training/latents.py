@@ -51,8 +51,11 @@ class TrainingPicture:
         (height, width), (top, left) = training_crop(size, photo.box, side)
         whole, place = Image.fromarray(picture), (left, top, left + side, top + side)
         if max(height, width) > LONGEST_SHAPE * side:  # all of it, enlarged, would take gigabytes
-            part = [edge * n / m for edge, n, m in zip(place, whole.size * 2, (width, height) * 2, strict=True)]
-            cropped = whole.resize((side, side), Image.Resampling.BICUBIC, box=tuple(part))
+            (x0, x1), (y0, y1) = (
+                (start * n / resized, (start + side) * n / resized)
+                for start, n, resized in ((left, whole.width, width), (top, whole.height, height))
+            )
+            cropped = whole.resize((side, side), Image.Resampling.BICUBIC, box=(x0, y0, x1, y1))
         else:
             cropped = whole.resize((width, height), Image.Resampling.BICUBIC).crop(place)
         conditions = torch.tensor((*size, top, left, side, side), dtype=torch.int32)

@@ -66,7 +66,9 @@ def setup_module() -> None:
 # --- What may come --------------------------------------------------------------------------------------------------
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | LETTERS
-JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(LETTERS, inner, max_size=4), max_leaves=8)
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(LETTERS, inner, max_size=4), max_leaves=8
+)
 NUMBERS = st.floats().map(repr) | st.sampled_from(["0", "1", ".5", "nan", "inf", "-0", "1e400", "", "x", "0x1"])
 
 
@@ -122,7 +124,15 @@ def changed(draw: st.DrawFn, whole: Any) -> Any:
 
 def face_bytes() -> bytes:
     identity = torch.nn.functional.normalize(torch.ones(512), dim=0)
-    face = Face(torch.ones(1, 4, 8), torch.ones(1, 4, 8), "abc", identity, torch.rand(106, 2), torch.zeros(3), expression="happy")
+    face = Face(
+        torch.ones(1, 4, 8),
+        torch.ones(1, 4, 8),
+        "abc",
+        identity,
+        torch.rand(106, 2),
+        torch.zeros(3),
+        expression="happy",
+    )
     return save_face(FOLDER / "whole.safetensors", face).read_bytes()
 
 
@@ -133,7 +143,9 @@ TENSORS = st.fixed_dictionaries(
         name: st.tuples(
             st.lists(st.integers(0, 5), max_size=4) | st.sampled_from([[1, 4, 8], [512], [106, 2], [3]]),
             st.floats(width=32) | st.sampled_from([0.0, 1.0, 3e38, 512**-0.5]),
-            st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.float8_e4m3fn]),
+            st.sampled_from(
+                [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.float8_e4m3fn]
+            ),
         )
         for name in ("tokens", "uncond_tokens", "identity", "landmarks", "pose", "portrait", "else")
     },
@@ -156,7 +168,12 @@ def test_face_files_of_any_bytes(data: bytes) -> None:
 
 
 @examples(200)
-@given(TENSORS, st.dictionaries(st.sampled_from(["mix", "encoder", "expression", "recogniser", "version"]), LETTERS | JSON.map(json.dumps)))
+@given(
+    TENSORS,
+    st.dictionaries(
+        st.sampled_from(["mix", "encoder", "expression", "recogniser", "version"]), LETTERS | JSON.map(json.dumps)
+    ),
+)
 def test_face_files_of_any_tensors_and_metadata(tensors, metadata) -> None:
     path = FOLDER / "any.safetensors"
     made = {}
@@ -226,7 +243,13 @@ def other(kind: str, mode: str = "RGB") -> bytes:
 
 
 @examples(120)
-@given(damaged(png()) | damaged(other("JPEG")) | damaged(other("TIFF", "F")) | damaged(other("GIF", "L")) | damaged(other("BMP")))
+@given(
+    damaged(png())
+    | damaged(other("JPEG"))
+    | damaged(other("TIFF", "F"))
+    | damaged(other("GIF", "L"))
+    | damaged(other("BMP"))
+)
 def test_pictures_of_any_bytes(data: bytes) -> None:
     path = FOLDER / "any.png"
     path.write_bytes(data)
@@ -253,9 +276,14 @@ def test_boxes_of_any_json(value) -> None:
     read_or_said(parse_box, value)
 
 
-PEOPLE = (PersonSettings(("anna.png",), (0.0, 0.0, 0.5, 1.0), name="Anna"), PersonSettings(("ben.png",), mask="ben_mask.png"))
+PEOPLE = (
+    PersonSettings(("anna.png",), (0.0, 0.0, 0.5, 1.0), name="Anna"),
+    PersonSettings(("ben.png",), mask="ben_mask.png"),
+)
 REMEMBERED = json.loads(
-    Settings(people=PEOPLE, photos={"order": "left-right", "index": 1}, models={"model": "x", "stand_in": True}).to_json()
+    Settings(
+        people=PEOPLE, photos={"order": "left-right", "index": 1}, models={"model": "x", "stand_in": True}
+    ).to_json()
 )
 
 
@@ -298,18 +326,27 @@ def test_results_of_any_json(text: str) -> None:
     assert found is None or isinstance(found, Run)
 
 
-ROW = {"picture": "any.png", "people": ["any.png", {"photos": ["any.png"], "box": [0, 0, 1, 1], "index": 0}], "prompt": "two"}
+ROW = {
+    "picture": "any.png",
+    "people": ["any.png", {"photos": ["any.png"], "box": [0, 0, 1, 1], "index": 0}],
+    "prompt": "two",
+}
 
 
 @examples(150)
-@given(changed(ROW).map(json.dumps) | LETTERS, st.sampled_from(["list.jsonl", "list.json", "list.csv", "list.toml", "list.txt"]))
+@given(
+    changed(ROW).map(json.dumps) | LETTERS,
+    st.sampled_from(["list.jsonl", "list.json", "list.csv", "list.toml", "list.txt"]),
+)
 def test_lists_of_any_text(text: str, name: str) -> None:
     (FOLDER / "any.png").touch()
     (FOLDER / name).write_text(text, encoding="utf-8")
     read_or_said(read_cases, FOLDER / name)
 
 
-SETTING = st.sampled_from(["anchor.steps", "anchor.learning_rate", "seed", "base.model", "anchor.validation.seeds", "reconfigure", "a.b"])
+SETTING = st.sampled_from(
+    ["anchor.steps", "anchor.learning_rate", "seed", "base.model", "anchor.validation.seeds", "reconfigure", "a.b"]
+)
 
 
 @examples(150)

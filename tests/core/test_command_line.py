@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from standins import pipeline as standins
 from standins.drawn import write_drawn_weights
 from standins.dynamicid import published_pickles
@@ -310,6 +311,53 @@ def test_settings_survive_the_png(tmp_path):
     for text in ("[]", "{}", "nonsense", settings.to_json().replace('"version": 1', '"version": 99')):
         with pytest.raises(DynamicIDError, match="cannot be read"):
             Settings.from_json(text)
+
+
+def test_a_picture_decides_numbers_and_words_alone(folder, stand_ins, capsys, tmp_path):
+    """Models, options and places that somebody else's picture names are not taken; its files are looked for by bare names."""
+    secret = tmp_path / "elsewhere" / "secret.png"
+    secret.parent.mkdir()
+    draw_portrait(3).save(secret)
+    named = {name: str(stand_ins[name]) for name in ("model", "saa", "imr", "clip_vision", "detector")}
+
+    def made(*files: str, **changed) -> list[str]:
+        settings = Settings(people=(PersonSettings(files, **changed),), seed=5, models=named | {"stand_in": True})
+        write_png(tmp_path / "theirs.png", Image.new("RGB", (8, 8)), settings)
+        return ["generate", "--from", "theirs.png", *SMALL]
+
+    assert "Missing: a Stable Diffusion 1.5 model" in failure(capsys, *made("anna.png"), "--device", "cpu")
+    code, _, err = run(capsys, *made("anna.png"), "--stand-in", "-o", "mine.png")
+    assert code == 0 and read_png(Path("mine.png")).models == {"stand_in": True}
+    assert "theirs.png was made with --stand-in, model, saa.safetensors, imr.safetensors" in err
+    assert str(stand_ins["saa"].parent) not in err and "The people of theirs.png: anna.png." in err
+    for files, changed in (
+        ((str(secret),), {}),
+        (("elsewhere/secret.png",), {}),
+        (("anna.png",), {"pose_image": str(secret)}),
+    ):
+        message = failure(capsys, *made(*files, **changed), "--stand-in")
+        assert "secret.png, which is neither in this folder nor beside the picture" in message
+    absolute = str((tmp_path / "other" / "anna.png").absolute())  # is not there, and one of that name is here
+    assert run(capsys, *made(absolute), "--stand-in", "-o", "again.png")[0] == 0
+    assert Path("again.png").read_bytes() == Path("mine.png").read_bytes()
+    given = ["--face", str(secret)]  # who is typed is nobody's guess
+    assert run(capsys, *made("gone.png"), *given, "--stand-in", "-o", "typed.png")[0] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e5m2, torch.float64], ids=str)
+def test_encode_takes_weights_of_any_float_type(folder, stand_ins, capsys, dtype):
+    tensors = {name: t.to(dtype) for name, t in read_tensors(stand_ins["saa"]).items()}
+    save_file(tensors, "odd.safetensors")
+    save_file({name: t.float() for name, t in tensors.items()}, "full.safetensors")
+    others = ["--clip-vision", stand_ins["clip_vision"], "--detector", stand_ins["detector"], "--device", "cpu"]
+    for kind in ("odd", "full"):
+        assert (
+            run(
+                capsys, "encode", "anna.png", "--saa", f"{kind}.safetensors", *others, "-o", f"face_{kind}.safetensors"
+            )[0]
+            == 0
+        )
+    assert torch.equal(load_face("face_odd.safetensors").tokens, load_face("face_full.safetensors").tokens)
 
 
 def test_defaults_are_the_published_settings():

@@ -187,7 +187,9 @@ def test_pictures_that_cannot_say(folder, capsys):
     remembering("a.png", people=())
     assert "remembers nobody" in failure(capsys, "a.png", "--recognisers", "dlib")
     remembering("b.png", people=(PersonSettings(("gone.png",)),))
-    assert "made with gone.png, which is neither in this folder nor beside the picture" in failure(capsys, "b.png", "--recognisers", "dlib")
+    assert "made with gone.png, which is neither in this folder nor beside the picture" in failure(
+        capsys, "b.png", "--recognisers", "dlib"
+    )
     remembering("c.png", checksums={"anna.png": "another"})
     case_of(Path("c.png"))
     assert "anna.png has changed" in capsys.readouterr().err

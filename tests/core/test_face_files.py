@@ -93,6 +93,16 @@ def test_names_may_be_in_any_script(tmp_path):
     assert load_face(str(path)).name == path.stem
 
 
+def test_what_a_file_is_called_and_says_fits_one_line(tmp_path):
+    path = tmp_path / "Anna\nBen\x1b[31m.safetensors"
+    saved = save_face(tmp_path / "a.safetensors", _face())
+    metadata = FACE_KEYS | {"recogniser": "buffalo_l\nERROR: all is lost", "expression": "happy\x07" + "y" * 5000}
+    save_file(load_file(saved), path, metadata)
+    face = load_face(path)
+    assert (face.name, face.recogniser) == ("Anna Ben [31m", "buffalo_l ERROR: all is lost")
+    assert len(face.expression) == 200 and face.expression.isprintable()
+
+
 def test_a_face_file_of_another_encoder_warns_and_names_both(tmp_path):
     path, said = save_face(tmp_path / "a.safetensors", _face()), []
     assert torch.equal(load_face(path, OTHERS, said.append).tokens, _face().tokens)
@@ -156,7 +166,11 @@ def test_checkpoints_and_other_files_are_no_faces(tmp_path):
         ({}, {"mix": "[NaN]"}, "NaN is no number"),
         ({}, {"mix": "[" * 100_000}, "nested too deeply"),
         ({"tokens": torch.full((1, 4, 768), 3e38)}, {}, r"tokens holds values as large as 3e\+38"),
-        ({"uncond_tokens": torch.cat((torch.ones(1, 3, 768), torch.zeros(1, 1, 768)), 1)}, {}, "zeros as uncond_tokens"),
+        (
+            {"uncond_tokens": torch.cat((torch.ones(1, 3, 768), torch.zeros(1, 1, 768)), 1)},
+            {},
+            "zeros as uncond_tokens",
+        ),
         ({"identity": torch.ones(512)}, {}, "identity has the length 22.6, not 1"),
     ],
 )

@@ -48,7 +48,9 @@ def test_writing_takes_any_tensor(tmp_path):
     assert all(torch.equal(back[name], value) for name, value in tensors.items())
 
 
-@pytest.mark.parametrize("version, safe", [("2.5.1+cu124", False), ("2.4.0", False), ("2.6.0", True), ("2.11.0+cpu", True)])
+@pytest.mark.parametrize(
+    "version, safe", [("2.5.1+cu124", False), ("2.4.0", False), ("2.6.0", True), ("2.11.0+cpu", True)]
+)
 def test_pickles_are_left_alone_where_pytorch_could_be_made_to_run_them(tmp_path, monkeypatch, version, safe):
     """Weights-only loading could be got around before PyTorch 2.6 (CVE-2025-32434); safetensors are read by any."""
     torch.save({"a": torch.ones(1)}, tmp_path / "a.bin")
@@ -58,7 +60,9 @@ def test_pickles_are_left_alone_where_pytorch_could_be_made_to_run_them(tmp_path
     if safe:
         assert read_tensors(tmp_path / "a.bin").keys() == {"a"}
     else:
-        with pytest.raises(DynamicIDError, match="a.bin is a PyTorch pickle, which PyTorch 2.* may execute .*Update PyTorch to 2.6"):
+        with pytest.raises(
+            DynamicIDError, match="a.bin is a PyTorch pickle, which PyTorch 2.* may execute .*Update PyTorch to 2.6"
+        ):
             read_tensors(tmp_path / "a.bin")
     assert read_tensors(tmp_path / "a.safetensors").keys() == {"a"}
 

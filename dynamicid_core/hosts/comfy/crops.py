@@ -12,7 +12,9 @@ from ...call import AppliedCast
 from ...crops import Sampled, crop_warning
 from ...regions import GridSize
 
-_first: WeakKeyDictionary[AppliedCast, tuple[str, Sampled]] = WeakKeyDictionary()  # run of a graph, by the graph's number
+_first: WeakKeyDictionary[AppliedCast, tuple[str, Sampled]] = (
+    WeakKeyDictionary()
+)  # run of a graph, by the graph's number
 _warned: WeakSet[AppliedCast] = WeakSet()
 
 

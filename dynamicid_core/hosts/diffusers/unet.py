@@ -177,7 +177,6 @@ class CallHook:
         self._memory.get(("crop", latent), lambda: self._warn_of_crop(latent))
         return Step(prepare_call(self.applied, rows, latent, levels, self.schedule, sample, self._memory), guided)
 
-
     def _warn_of_crop(self, latent: GridSize) -> None:
         if message := crop_warning(self.applied.cast, Sampled(latent)):
             warnings.warn(message, stacklevel=2)
