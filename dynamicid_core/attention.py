@@ -80,7 +80,7 @@ def pack_cast(saa: SAAModule, cast: Cast) -> tuple[Tensor, ...]:
     """:func:`pack_faces` for every cross attention, in checkpoint order: [2, 2 * M + 1, C] each, roles null and face tokens.
 
     Computed in the dtype and on the device of the faces' tokens, to which the weights are brought.
-    Raises DynamicIDError for faces whose tokens do not fit the weights.
+    Raises DynamicIDError for faces whose tokens do not fit the weights, and for values that half precision cannot hold.
     """
     for person in cast.people:
         width, wanted = person.face.tokens.shape[-1], saa.cross_sites[0].sizes.context
@@ -91,7 +91,14 @@ def pack_cast(saa: SAAModule, cast: Cast) -> tuple[Tensor, ...]:
             )
     null = torch.cat([person.face.uncond_tokens for person in cast.people], dim=1)
     tokens = torch.cat((null, torch.cat([person.face.tokens for person in cast.people], dim=1)))  # [2, all tokens, 768]
-    return tuple(pack_faces(*face_keys_values(site, tokens), cast.people) for site in saa.cross_sites)
+    made = tuple(pack_faces(*face_keys_values(site, tokens), cast.people) for site in saa.cross_sites)
+    largest = torch.stack([faces.detach().abs().amax() for faces in made]).amax()  # NaN where there is one
+    if not largest <= torch.finfo(torch.float16).max:
+        raise DynamicIDError(
+            f"These faces and the DynamicID weights give values of {float(largest):.3g}, which half precision does not hold: "
+            "pictures would turn black. Encode the photos again, or get the weights again."
+        )
+    return made
 
 
 def score_bias(visible: Tensor, counts: Sequence[int]) -> Tensor:
@@ -111,9 +118,9 @@ def gate_terms(weights: RegionWeights, layout_strength: float) -> Tensor:
 
     With the boost's strength ``s`` and a cell's ``inside``, ``boosted`` and ``reach`` of :class:`regions.RegionWeights`, the
     boosted gate is ``reach * g * (inside + (1 - inside) / (1 + s)) + s * boosted``: in a region ``g + s``, outside all of
-    them ``g / (1 + s)``, as published, and ``g`` for people without a region. ``s`` counts as 0 on a grid without regions.
+    them ``g / (1 + s)``, as published, and ``g`` for people without a region. ``s`` counts as 0 in a frame without regions.
     """
-    s = layout_strength if bool((weights.boosted > 0).any()) else 0.0
+    s = layout_strength * (weights.boosted > 0).any(-1, keepdim=True).float()  # [F, 1]
     plain = torch.stack((weights.reach, torch.zeros_like(weights.reach)), dim=1)  # [F, 2, N]
     scale = weights.inside + (1 - weights.inside) / (1 + s)
     boosted = torch.stack((scale * weights.reach, s * weights.boosted), dim=1)

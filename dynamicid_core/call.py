@@ -21,7 +21,7 @@ from .attention import SiteFaces, acting_terms, add_faces, gate_terms, pack_cast
 from .bases import UNetLayout
 from .gate_maps import GateRecorder
 from .networks.saa import SAAModule
-from .regions import GridSize, frame_count, halvings, region_weights, with_default_regions
+from .regions import GridSize, frames_of, halvings, region_weights, with_default_regions
 from .types import Cast, SAAOptions
 from .views import View
 
@@ -90,11 +90,6 @@ class AppliedCast:
     def token_counts(self) -> list[int]:
         """Face tokens of each person."""
         return [person.face.tokens.shape[1] for person in self.cast.people]
-
-    @cached_property
-    def frames(self) -> int:
-        """How many pictures of a batch have regions of their own."""
-        return frame_count(self.cast)
 
 
 class GridTerms(NamedTuple):
@@ -176,18 +171,21 @@ def faces_of_rows(applied: AppliedCast, rows: Sequence[Row], like: Tensor, memor
 
 def grid_terms(applied: AppliedCast, rows: Sequence[Row], size: GridSize, like: Tensor, memory: Memory) -> GridTerms:
     """Regions on one grid for each row, from memory if they are there; the bias as ``like``, the gate's in float32."""
-    places = [(row.view, row.frame % applied.frames) for row in rows]
-    places = places[:1] if len(set(places)) == 1 else places
+    pictures: dict[tuple[View | None, tuple[int, ...]], int] = {}  # of each kind of row, one that stands for all
+    places = [(row.view, frames_of(applied.cast, row.frame)) for row in rows]
+    for row, place in zip(rows, places, strict=True):
+        pictures.setdefault(place, row.frame)
+    places = places[:1] if len(pictures) == 1 else places
 
     def make() -> GridTerms:
-        by_view = {}
-        for view in dict.fromkeys(view for view, _ in places):
-            weights = region_weights(applied.cast, *size, applied.options.outside, view)
+        found: dict[Any, tuple[Tensor, Tensor]] = {}
+        for view in dict.fromkeys(view for view, _ in pictures):
+            here = {place: picture for place, picture in pictures.items() if place[0] == view}
+            weights = region_weights(applied.cast, *size, applied.options.outside, view, tuple(here.values()))
             bias = score_bias(weights.visible, applied.token_counts)
-            by_view[view] = bias, gate_terms(weights, applied.options.layout_strength)
-        bias, gate = (
-            torch.stack([by_view[view][i][frame % len(by_view[view][i])] for view, frame in places]) for i in (0, 1)
-        )
+            gate = gate_terms(weights, applied.options.layout_strength)
+            found |= dict(zip(here, zip(bias, gate, strict=True), strict=True))
+        bias, gate = (torch.stack([found[place][i] for place in places]) for i in (0, 1))
         return GridTerms(bias.to(like.device, like.dtype), gate.to(like.device))
 
     return memory.get(("grid", id(applied), tuple(places), size, like.device, like.dtype), make)

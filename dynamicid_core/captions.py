@@ -8,6 +8,8 @@ from typing import cast
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .plain import one_line
+
 Color = tuple[int, int, int]  # RGB
 Font = ImageFont.FreeTypeFont
 
@@ -53,7 +55,7 @@ def draw_caption(
     ``last``: the colour of the last line, where it is another. Returns the plate's upper end.
     """
     draw = ImageDraw.Draw(picture)
-    lines = [_shortened(line, draw, font, picture.width - 2 * PAD) for line in lines]
+    lines = [_shortened(one_line(line), draw, font, picture.width - 2 * PAD) for line in lines]
     wide = int(max(draw.textlength(line, font=font) for line in lines)) + 2 * (PAD + 1)
     high = caption_height(len(lines), font)
     left, top = max(min(int(x), picture.width - wide), 0), max(min(int(y), picture.height - high), 0)

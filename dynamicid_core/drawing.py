@@ -17,6 +17,7 @@ from .scoring import SAME_PERSON, PictureScore
 from .types import Cast, DynamicIDError, Face, Person
 
 PREVIEW_SIZE = 1024  # px of the longer side
+LARGEST_DRAWING = 2048  # px of the longer side of a drawn cast, whose pixels take a hundred bytes each
 CHOSEN: Color = (64, 255, 96)
 OTHER: Color = (255, 208, 48)
 ALIKE: Color = (64, 224, 96)
@@ -190,27 +191,34 @@ def _list_unplaced(picture: Image.Image, cast: Cast, font: Font) -> None:
             top = draw_caption(picture, [text], 2, top - caption_height(1, font), person_color(number), font)
 
 
+def drawn_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of the drawing of a picture of that size: at most ``LARGEST_DRAWING`` px long, in its shape."""
+    scale = min(1.0, LARGEST_DRAWING / max(width, height, 1))
+    return (width, height) if scale == 1 else (max(round(width * scale), 1), max(round(height * scale), 1))
+
+
 def draw_cast(cast: Cast, width: int, height: int, image: np.ndarray | None = None, frame: int = 0) -> np.ndarray:
     """Who may appear where: uint8 RGB [height, width, 3].
 
     Regions are translucent colours with a border where half of their strength is reached; soft masks are shown with
     their softness, overlaps as mixed colours. Each has the person's number (from 1), name, weight if it is not 1, and
     the face's thumbnail. People without a region are listed at the bottom and share what is tinted faintly.
-    ``image``: uint8 [h, w, 3 or 4] of any size, to draw on; ``frame``: which one of masks with several.
+    ``image``: uint8 [h, w, 3 or 4] of any size, to draw on; ``frame``: which one of masks with several. What is longer than
+    ``LARGEST_DRAWING`` px is drawn at that size: nobody sees more of it.
     Raises DynamicIDError for an empty cast.
     """
     cast = with_default_regions(cast)
+    width, height = drawn_size(width, height)
     picture, font = _ground(width, height, image), caption_font(width, height)
     line = max(1, round(min(width, height) / 256))
-    weights = region_weights(cast, height, width)
-    everywhere = weights.visible[frame % len(weights.visible)].reshape(-1, height, width).numpy()
+    weights = region_weights(cast, height, width, pictures=(frame,))
+    everywhere = weights.visible[0].reshape(-1, height, width).numpy()
     placed = []
     for number, person in enumerate(cast.people):
         if person.region is None:
             _paint(picture, everywhere[number], person_color(number), FREE)
             continue
-        frames = region_cells(person.region, height, width)
-        cells = frames[frame % len(frames)].numpy()
+        cells = region_cells(person.region, height, width, (frame,))[0].numpy()
         _paint(picture, cells, person_color(number), FILL)
         if cells.max() > 0:
             placed.append((number, person, cells))

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from .files import describe, read_safetensors, write_safetensors
+from .plain import build, one_line, parse_json
 from .types import RECOGNISER, DynamicIDError, Face
 
 FACE_FORMAT, FACE_VERSION = "dynamicid-face", "1"
 PORTRAIT = "portrait"
-FACE_TENSORS = ("tokens", "uncond_tokens", "identity", "landmarks", "pose")
+FACE_TENSORS = ("tokens", "uncond_tokens", "identity", "landmarks", "pose")  # the first two are in every file
+IDENTITY_TOLERANCE = 0.05  # of its length; half precision is off by a thousandth
 
 
 def save_face(path: str | os.PathLike[str], face: Face, portrait: bool = False) -> Path:
@@ -42,10 +44,13 @@ def _read_face(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except DynamicIDError as error:
         raise DynamicIDError(f"{error} Expected {expected}.") from error
     if metadata.get("format") != FACE_FORMAT:
-        raise DynamicIDError(f"{path} is {describe(tensors)}; expected {expected}.")
+        seems = (
+            "a file with the tensors of a face and other metadata" if "uncond_tokens" in tensors else describe(tensors)
+        )
+        raise DynamicIDError(f"{path} is {seems}; expected {expected}.")
     if metadata.get("version") != FACE_VERSION:
         raise DynamicIDError(
-            f"{path} is a face file of version {metadata.get('version')}, but this DynamicID reads version "
+            f"{path} is a face file of version {one_line(metadata.get('version', 'unknown'), 40)}, but this DynamicID reads version "
             f"{FACE_VERSION}. Update DynamicID, or encode the photo again."
         )
     return tensors, metadata
@@ -61,25 +66,50 @@ def load_face(
     """
     path = Path(path)
     tensors, metadata = _read_face(path)
-    made_by = metadata.get("encoder", "")
+    made_by = one_line(metadata.get("encoder", ""))
     try:
+        _check_tensors(tensors)
         face = Face(
             encoder=made_by,
-            mix=tuple(map(float, json.loads(metadata.get("mix", "[1.0]")))),
-            expression=metadata.get("expression"),
-            name=path.stem,
-            recogniser=metadata.get("recogniser") or RECOGNISER,  # files written before it was noted
+            mix=build(tuple[float, ...], parse_json(metadata.get("mix", "[1.0]")), "mix"),
+            expression=one_line(metadata.get("expression", "")) or None,
+            name=one_line(path.stem),
+            recogniser=one_line(metadata.get("recogniser", "")) or RECOGNISER,  # files written before it was noted
             thumbnail=_portrait(tensors),
             # Copies: a face must not hold on to its file, which may be written over.
             **{name: tensors[name].to(torch.float32, copy=True) for name in FACE_TENSORS if name in tensors},
         )
+        if face.identity is not None and abs((length := float(face.identity.norm())) - 1) > IDENTITY_TOLERANCE:
+            raise DynamicIDError(f"Its identity has the length {length:.3g}, not 1")
     except DynamicIDError as error:
-        raise DynamicIDError(f"{path} is a damaged face file. {error}") from error
-    except (TypeError, ValueError, ZeroDivisionError) as error:  # no tokens, or a mix that is no list of numbers
-        raise DynamicIDError(f"{path} is a damaged face file ({error}); encode the photo again.") from error
+        raise DynamicIDError(f"{path} is a damaged face file. {_sentence(str(error))}") from error
     if encoder and warn and (message := encoder_mismatch(made_by, encoder, str(path))):
         warn(message)
     return face
+
+
+def _check_tensors(tensors: Mapping[str, Tensor]) -> None:
+    """Raise DynamicIDError for tensors that no face has, as far as :class:`types.Face` does not see it.
+
+    Zeros are what a download that was broken off leaves in a file of full size; tokens come out of a normalisation.
+    """
+    if missing := [name for name in FACE_TENSORS[:2] if name not in tensors]:
+        raise DynamicIDError(f"It has no {missing[0]}")
+    values = {name: tensors[name] for name in FACE_TENSORS if name in tensors}
+    if odd := [f"{name} ({value.dtype})" for name, value in values.items() if not value.is_floating_point()]:
+        raise DynamicIDError(f"It has whole numbers as {odd[0]}")
+    for name in {*values} - {"pose"}:  # which may be zero
+        value = values[name].float()
+        empty = value == 0
+        if value.numel() and bool(empty.all(-1).any() if name in FACE_TENSORS[:2] and value.ndim else empty.all()):
+            raise DynamicIDError(
+                f"It has zeros as {name}, as downloads leave them that were broken off; get the file again."
+            )
+
+
+def _sentence(text: str) -> str:
+    text = text if text.endswith(".") else f"{text}; encode the photo again."
+    return text[:1].upper() + text[1:]
 
 
 def _portrait(tensors: Mapping[str, Tensor]) -> Tensor | None:

@@ -33,6 +33,9 @@ PREFIX_OF = {
     "0.to_q_lora.": "SAA_module.",
 }
 
+SAFE_PICKLES = (2, 6)  # the PyTorch from which on weights-only loading holds what it promises (CVE-2025-32434)
+DEEPEST, MOST_ENTRIES = 16, 100_000  # of a pickle; checkpoints of SDXL have 2,500 tensors
+
 # What users pick by mistake: a part of a tensor's name -> what such a file is. The first that fits is taken.
 _FAMILIAR = (
     ("proj_module.", "a DynamicID SAA file"),
@@ -103,9 +106,11 @@ def _damage(path: Path, safetensors: bool) -> str:
 
 
 def _check_is_file(path: Path) -> None:
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DynamicIDError(f"{path} is a folder; choose a file in it.")
-    if not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would wait for whoever writes into it
+        raise DynamicIDError(f"{path} is a pipe or a device; choose a file.")
+    if not os.path.isfile(path):
         raise DynamicIDError(f"There is no file {path}.")
 
 
@@ -123,12 +128,26 @@ def _unreadable(path: Path, error: Exception, safetensors: bool) -> DynamicIDErr
     return DynamicIDError(f"{path} could not be read: {_damage(path, safetensors)}.")
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Tensor]:
-    if isinstance(value, Tensor):
-        return {prefix[:-1]: value.detach()}
-    if not isinstance(value, Mapping):
-        return {}
-    return {k: v for name, item in value.items() for k, v in _flatten(item, f"{prefix}{name}.").items()}
+def _tensors_of(value: Any) -> dict[str, Tensor]:
+    """The tensors of nested dictionaries, by dotted names.
+
+    Raises ValueError for more of them than any model has: entries of a pickle may refer to one another, so that a few bytes
+    would unfold without end; tensors may repeat one stored value.
+    """
+    found: dict[str, Tensor] = {}
+    entries, todo = 0, [("", value)]
+    while todo:
+        name, item = todo.pop()
+        entries += 1
+        if entries > MOST_ENTRIES or name.count("\0") > DEEPEST:
+            raise ValueError("its dictionaries hold too much")
+        if isinstance(item, Tensor):
+            if item.layout == torch.strided and 0 in item.stride() and item.numel() > 1:
+                raise ValueError("its tensors are larger than what it stores")
+            found[name[1:].replace("\0", ".")] = item.detach()
+        elif isinstance(item, Mapping):
+            todo += [(f"{name}\0{key}", inner) for key, inner in reversed(list(item.items()))]
+    return found
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -141,10 +160,15 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if _is_safetensors(path):
         return read_safetensors(path)[0]
     _check_is_file(path)
+    check_pickles_are_safe(str(path))
     try:
-        return _flatten(_read_pickle(path))
+        values = _read_pickle(path)
     except Exception as error:
         raise _unreadable(path, error, safetensors=False) from error
+    try:
+        return _tensors_of(values)
+    except ValueError as error:
+        raise DynamicIDError(f"{path} is refused: {error}. Get the weights from a source that you trust.") from error
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -188,6 +212,16 @@ def tensor_names(path: str | os.PathLike[str]) -> list[str]:
             return list(file.keys())
     except Exception as error:
         raise _unreadable(path, error, safetensors=True) from error
+
+
+def check_pickles_are_safe(what: str) -> None:
+    """Raise DynamicIDError where this PyTorch could be made to run what a pickle holds, weights only or not."""
+    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < SAFE_PICKLES:
+        needed = ".".join(map(str, SAFE_PICKLES))
+        raise DynamicIDError(
+            f"{what} is a PyTorch pickle, which PyTorch {torch.__version__} may execute (CVE-2025-32434). Update PyTorch to {needed} "
+            "or newer, or take a .safetensors file."
+        )
 
 
 def _read_pickle(path: Path) -> Any:

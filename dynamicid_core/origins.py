@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from .catalogue import model_file
+from .plain import build, one_line, parse_json
 from .types import RECOGNISER, DynamicIDError, is_same_recogniser
 
 # Of the published checkpoints.
@@ -60,9 +61,22 @@ class Origin:
         ``step`` only informs, so a strange one is ignored. Raises DynamicIDError, with ``source``, for a ``base`` that
         cannot be read: nobody could then say which model the weights are for.
         """
-        known: dict[str, Any] = {name: value for name in ABOUT if (value := metadata.get(name, "").strip())}
+        known: dict[str, Any] = {name: value for name in ABOUT if (value := one_line(metadata.get(name, "")))}
         step = metadata.get("step", "")
-        return cls(**_base(metadata, source), **known, step=int(step) if step.isdecimal() else None)
+        return cls(**_base(metadata, source), **known, step=int(step) if step.isdecimal() and len(step) < 16 else None)
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The metadata's ``base``, as JSON."""
+
+    family: str
+    sites: tuple[str, ...]
+    widths: tuple[int, ...]
+    text_widths: tuple[int, ...]
+
+
+_BASE = tuple(field.name for field in fields(_Base))  # later versions may say more
 
 
 def _base(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
@@ -70,19 +84,19 @@ def _base(metadata: Mapping[str, str], source: str) -> dict[str, Any]:
     if "base" not in metadata:
         return {}
     try:
-        values = json.loads(metadata["base"])
-        widths = {name: tuple(values[name]) for name in ("widths", "text_widths")}
-        family, sites = values["family"], tuple(values["sites"])
-        sized = all(type(n) is int and n > 0 for entries in widths.values() for n in entries)
-        counts = {len(entries) for entries in widths.values()} | ({len(sites)} if sites else set())
-        if not (sized and len(counts) == 1 and all(isinstance(text, str) for text in (family, *sites))):
-            raise ValueError("its lists do not fit together")
-    except (ValueError, KeyError, TypeError) as error:  # also of json
+        values = parse_json(metadata["base"])
+        known = {name: value for name, value in values.items() if name in _BASE} if isinstance(values, dict) else values
+        base: _Base = build(_Base, known, "")
+        sized = all(n > 0 for n in (*base.widths, *base.text_widths))
+        counts = {len(base.widths), len(base.text_widths)} | ({len(base.sites)} if base.sites else set())
+        if not sized or len(counts) != 1:
+            raise DynamicIDError("its lists do not fit together")
+    except DynamicIDError as error:
         raise DynamicIDError(
-            f"{source} has damaged metadata: its base cannot be read ({error}). Get the file again, or train with this "
+            f"{source} has damaged metadata: its base cannot be read ({one_line(str(error), 80)}). Get the file again, or train with this "
             "version of DynamicID."
         ) from error
-    return {"base": family, "sites": sites, **widths}
+    return {"base": base.family, "sites": base.sites, "widths": base.widths, "text_widths": base.text_widths}
 
 
 def recogniser_name(pack: str, identity_channels: str) -> str:

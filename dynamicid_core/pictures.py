@@ -6,17 +6,21 @@ are (x0, y0, x1, y1), in pixels of that picture.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from .plain import one_line
 from .types import DynamicIDError
 
 SMALLEST_PHOTO = 16  # px of the shorter side; nothing can be seen in less
+
+LONGEST_SHAPE = 16  # a picture's longer side, in its shorter ones, of which all is looked at
 
 CLIP_SIZE = 224
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -42,33 +46,54 @@ def _pil_to_array(image: Image.Image, ground: str = "white") -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _open(path: str | os.PathLike[str], what: str, ground: str = "white") -> np.ndarray:
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], what: str, cure: str = "Save it as PNG or JPEG.") -> Iterator[Image.Image]:
+    """A picture file, opened; ``what`` it is and what helps if it cannot be read, for messages.
+
+    Raises DynamicIDError for what is no file, cannot be read, or would take more memory than any photo, also where that
+    is found while the picture is used.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would wait for whoever writes into it
+        raise DynamicIDError(f"The {what} {path} is a folder, a pipe or a device; name a file.")
     try:
         with Image.open(path) as image:
-            image.load()
-            return _pil_to_array(image, ground)
+            yield image
     except FileNotFoundError:
         raise DynamicIDError(f"There is no {what} {path}. Check the name and the folder.") from None
     except Image.DecompressionBombError as error:
-        raise DynamicIDError(f"The {what} {path} is too large to open ({error}). Save a smaller copy.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DynamicIDError(f"The {what} {path} cannot be read ({error}). Save it as PNG or JPEG.") from error
+        raise DynamicIDError(
+            f"The {what} {path} is too large to open ({str(error).rstrip('.')}). Save a smaller copy."
+        ) from error
+    except DynamicIDError:
+        raise
+    except Exception as error:  # PIL's plugins raise every kind for damaged files
+        raise DynamicIDError(
+            f"The {what} {path} cannot be read ({one_line(str(error)) or type(error).__name__}). {cure}"
+        ) from error
 
 
-def _to_bytes(pixels: np.ndarray) -> np.ndarray:
-    """Any pixel type -> uint8: 8 bit as it is, wider integers as 16 bit, floats as 0..1."""
+def _open(path: str | os.PathLike[str], what: str, ground: str = "white") -> np.ndarray:
+    with opened(path, what) as image:
+        image.load()
+        return _pil_to_array(image, ground)
+
+
+def _to_bytes(pixels: np.ndarray, what: str = "photo") -> np.ndarray:
+    """Any pixel type -> uint8: 8 bit as it is, wider integers as 16 bit, floats as 0..1; ``what`` it is, for messages."""
     if pixels.dtype == np.uint8:
         return pixels
     if pixels.dtype == bool:
         return pixels.astype(np.uint8) * 255
     if np.issubdtype(pixels.dtype, np.integer):
         if pixels.size and (pixels.min() < 0 or pixels.max() > 65535):
-            raise DynamicIDError(f"Photo values run from {pixels.min()} to {pixels.max()}; expected at most 0..65535.")
+            raise DynamicIDError(
+                f"The values of a {what} run from {pixels.min()} to {pixels.max()}; expected at most 0..65535."
+            )
         return (pixels.astype(np.float32) / 257 + 0.5).astype(np.uint8)
     if not np.issubdtype(pixels.dtype, np.floating):
-        raise DynamicIDError(f"A photo's values are of type {pixels.dtype}; expected integers or floats in 0..1.")
+        raise DynamicIDError(f"The values of a {what} are of type {pixels.dtype}; expected integers or floats in 0..1.")
     if not np.isfinite(pixels).all():
-        raise DynamicIDError("A photo holds NaN or infinite values; the step that made it went wrong.")
+        raise DynamicIDError(f"A {what} holds NaN or infinite values; the step that made it went wrong.")
     levels: np.ndarray = np.clip(pixels, 0, 1).astype(np.float32) * 255
     return (levels + 0.5).astype(np.uint8)
 
@@ -114,7 +139,7 @@ def read_mask(path: str | os.PathLike[str]) -> Tensor:
 
     Read as photos are: the orientation tag is obeyed, and 16 bit keep their levels. Raises DynamicIDError if it cannot.
     """
-    pixels = _to_bytes(_open(path, "mask", ground="black"))
+    pixels = _to_bytes(_open(path, "mask", ground="black"), "mask")
     grey = Image.fromarray(pixels).convert("L")
     return torch.from_numpy(np.asarray(grey, dtype=np.float32) / 255)[None]
 
@@ -145,13 +170,21 @@ def crop_square(image: np.ndarray, box: Sequence[float], factor: float) -> tuple
     return image[top:bottom, left:right], place
 
 
+def _middle(picture: Image.Image) -> Image.Image:
+    """The middle part of a picture that is much longer than wide: what CLIP sees lies in it, and the rest, enlarged, would take
+    gigabytes."""
+    width, height = picture.size
+    left, top = (max(n - LONGEST_SHAPE * min(width, height), 0) // 2 for n in (width, height))
+    return picture.crop((left, top, width - left, height - top)) if left or top else picture
+
+
 def clip_crop(image: np.ndarray) -> np.ndarray:
     """What CLIP sees of a picture, uint8 RGB [224, 224, 3]: shorter side to 224 px (bicubic), then the centre.
 
     As Hugging Face's CLIPImageProcessor does with PIL: the longer side is cut off to an integer, not rounded. A picture
     of this size passes through any host's own preprocessing unchanged.
     """
-    picture = Image.fromarray(image)
+    picture = _middle(Image.fromarray(image))
     width, height = picture.size
     short = min(width, height)
     size = (int(CLIP_SIZE * width / short), int(CLIP_SIZE * height / short))

@@ -25,11 +25,13 @@ def place_in_boxes(
     frames: Sequence[Sequence[Box]],
     weight: float = 1.0,
     cells: tuple[int, int] = (128, 128),
+    canvas: tuple[int, int] | None = None,
 ) -> Cast:
     """A new cast with one more person for each face; box n belongs to person n.
 
     ``frames``: for each frame its boxes (y0, x0, y1, x1), fractions of the picture. With several frames each person
-    moves with them: boxes that differ become a mask of ``cells`` (height, width).
+    moves with them: boxes that differ become a mask of ``cells`` (height, width). ``canvas``: the height and width, in
+    pixels, of the picture that the boxes were drawn in, where known.
     Raises DynamicIDError when a frame has more boxes than there are faces or fewer, and for a box outside the picture.
     """
     for number, boxes in enumerate(frames, 1):
@@ -43,8 +45,8 @@ def place_in_boxes(
     people = []
     for face, own in zip(faces, zip(*frames, strict=True), strict=True):  # the face's box in each frame
         if len(set(own)) == 1:
-            region = Region(box=own[0])
+            region = Region(box=own[0], canvas=canvas)
         else:
-            region = Region(mask=torch.cat([box_cells(box, *cells) for box in own]))
+            region = Region(mask=torch.cat([box_cells(box, *cells) for box in own]), canvas=canvas)
         people.append(Person(face, region, weight))
     return (cast or Cast()).add(*people)

@@ -7,7 +7,7 @@ given by both numbers, never by their product's square root.
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -80,38 +80,45 @@ def mask_cells(mask: Tensor, height: int, width: int) -> Tensor:
     return (cells * (mask.amax((1, 2), keepdim=True) / peak.clamp_min(1e-12))).clamp_max(1)
 
 
-def region_cells(region: Region, height: int, width: int) -> Tensor:
-    """How much of each cell belongs to a region: [F, height, width] in 0..1; a box has one frame."""
+def region_cells(region: Region, height: int, width: int, pictures: Sequence[int] = (0,)) -> Tensor:
+    """How much of each cell belongs to a region in these pictures of a batch: [F, height, width] in 0..1.
+
+    Picture ``i`` has a mask's frame ``i`` modulo the number of its frames.
+    """
     if region.box is not None:
-        return box_cells(region.box, height, width)
+        return box_cells(region.box, height, width).expand(len(pictures), -1, -1)
     assert region.mask is not None  # Region sees to it
-    return mask_cells(region.mask, height, width)
+    frames = len(region.mask)
+    return mask_cells(region.mask[[picture % frames for picture in pictures]], height, width)
 
 
-def _placed_cells(cast: Cast, height: int, width: int, view: View | None) -> list[Tensor]:
-    """Of each person who has a region, in the cast's order: its cells, [F, N], frames repeated to a common number."""
+def _placed_cells(cast: Cast, height: int, width: int, view: View | None, pictures: Sequence[int]) -> list[Tensor]:
+    """Of each person who has a region, in the cast's order: its cells, [F, N]."""
     tall, wide, top, left = (height, width, 0, 0) if view is None else view.on_grid(height, width)
-    cells = [
-        region_cells(person.region, tall, wide)[:, top : top + height, left : left + width].flatten(1)
+    return [
+        region_cells(person.region, tall, wide, pictures)[:, top : top + height, left : left + width].flatten(1)
         for person in cast.people
         if person.region
     ]
-    frames = math.lcm(*map(len, cells))
-    return [part.repeat(frames // len(part), 1) for part in cells]
 
 
 def region_weights(
-    cast: Cast, height: int, width: int, outside: str = "everyone", view: View | None = None
+    cast: Cast,
+    height: int,
+    width: int,
+    outside: str = "everyone",
+    view: View | None = None,
+    pictures: Sequence[int] = (0,),
 ) -> RegionWeights:
-    """The cast's regions on a grid of ``height`` x ``width`` cells.
+    """The cast's regions on a grid of ``height`` x ``width`` cells, a frame for each of ``pictures``: their numbers in a batch.
 
     ``view`` says which part of the picture the grid shows, where a host denoises a part alone; None: all of it. People
     without a region share what others leave free; where nobody's region is, ``outside`` decides: "everyone" is visible,
     or "nobody". Raises DynamicIDError for an empty cast.
     """
     cast = with_default_regions(cast)
-    placed = _placed_cells(cast, height, width, view)
-    boosted = torch.stack(placed).amax(0) if placed else torch.zeros(1, height * width)  # [F, N]
+    placed = _placed_cells(cast, height, width, view, pictures)
+    boosted = torch.stack(placed).amax(0) if placed else torch.zeros(len(pictures), height * width)  # [F, N]
     free = 1 - boosted
     cells = iter(placed)
     visible = torch.stack([next(cells) if person.region else free for person in cast.people], dim=1)  # [F, P, N]
@@ -121,10 +128,10 @@ def region_weights(
     return RegionWeights(torch.where(nobody[:, None], 1.0, visible), inside, boosted, reach)
 
 
-def frame_count(cast: Cast) -> int:
-    """How many pictures of a batch have regions of their own; picture ``i`` has those of frame ``i`` modulo this."""
+def frames_of(cast: Cast, picture: int) -> tuple[int, ...]:
+    """Which frame of each mask picture ``picture`` of a batch has: pictures that have the same ones have the same regions."""
     masks = (person.region.mask for person in cast.people if person.region)
-    return math.lcm(*(len(mask) for mask in masks if mask is not None))
+    return tuple(picture % len(mask) for mask in masks if mask is not None)
 
 
 def halvings(height: int, width: int, levels: int = 4) -> list[GridSize]:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -39,6 +40,11 @@ Part = Literal["face detector", "detected face", "IMR weights", "CLIP vision"]
 
 # Whose identities the published checkpoints know. Faces, files and detectors that name no recogniser are of this one.
 RECOGNISER = "buffalo_l"
+
+
+# The largest absolute values of a face's numbers that can be meant: tokens come out of a normalisation, or of edits of such;
+# an identity has length 1; a face may lie far outside a narrow crop.
+LARGEST = {"tokens": 1e4, "uncond_tokens": 1e4, "identity": 1.01, "landmarks": 1e4, "pose": 360.0}
 
 
 class DynamicIDError(ValueError):
@@ -70,7 +76,8 @@ def hinting(hints: Mapping[Part, str]) -> Iterator[None]:
         raise
 
 
-def _finite(value: float, name: str, low: float, high: float) -> None:
+def check_range(value: float, name: str, low: float, high: float) -> None:
+    """Raise DynamicIDError for a number outside ``low`` to ``high``, and for NaN."""
     if not low <= value <= high:  # also catches NaN
         raise DynamicIDError(f"{name} is {value}; it must lie between {low} and {high}.")
 
@@ -99,7 +106,7 @@ class Face:
 
     def __post_init__(self) -> None:
         shape = tuple(self.tokens.shape)
-        if self.tokens.ndim != 3 or shape[0] != 1 or shape[1] == 0 or shape[1] % len(self.mix):
+        if len(shape) != 3 or shape[0] != 1 or 0 in shape or not self.mix or shape[1] % len(self.mix):
             raise DynamicIDError(
                 f"Face tokens have shape {shape}; expected [1, tokens, width] with the tokens of "
                 f"{len(self.mix)} blended face(s), the same number for each."
@@ -112,10 +119,22 @@ class Face:
             value = getattr(self, name)
             if value is not None and tuple(value.shape) != wanted:
                 raise DynamicIDError(f"A face's {name} has shape {tuple(value.shape)}; expected {wanted}.")
-        for name in ("tokens", "uncond_tokens", "identity", "landmarks", "pose"):
-            value = getattr(self, name)
-            if value is not None and not torch.isfinite(value).all():
-                raise DynamicIDError(f"A face's {name} holds NaN or infinite values; encode the photo again.")
+        for name, most in LARGEST.items():
+            if (value := getattr(self, name)) is not None:
+                _check_values(value, name, most)
+        for factor in self.mix:
+            check_range(factor, "A factor of a face's mix", -10.0, 10.0)
+
+
+def _check_values(value: Tensor, name: str, most: float) -> None:
+    """Raise DynamicIDError for what no encoder gives, and what would turn pictures black."""
+    largest = float(value.detach().float().abs().max())
+    if not math.isfinite(largest):
+        raise DynamicIDError(f"A face's {name} holds NaN or infinite values; encode the photo again.")
+    if largest > most:
+        raise DynamicIDError(
+            f"A face's {name} holds values as large as {largest:.3g}, where {most:g} is the most; encode the photo again."
+        )
 
 
 def is_same_recogniser(a: str, b: str) -> bool:
@@ -145,6 +164,7 @@ class Region:
 
     box: tuple[float, float, float, float] | None = None  # y0, x0, y1, x1 as fractions of the picture
     mask: Tensor | None = None  # [F, h, w] in 0..1, any resolution; one frame serves a whole batch
+    canvas: tuple[int, int] | None = None  # height and width of the picture that a box was drawn in, where known
 
     def __post_init__(self) -> None:
         if (self.box is None) == (self.mask is None):
@@ -177,7 +197,7 @@ class Person:
     weight: float = 1.0  # scales this person's face values
 
     def __post_init__(self) -> None:
-        _finite(self.weight, "A person's weight", -10.0, 10.0)
+        check_range(self.weight, "A person's weight", -10.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -209,9 +229,9 @@ class SAAOptions:
 
     def __post_init__(self) -> None:
         for name in ("start_at", "end_at", "layout_end", "gate_threshold"):
-            _finite(getattr(self, name), name, 0.0, 1.0)
-        _finite(self.weight, "weight", -10.0, 10.0)
-        _finite(self.lora_strength, "lora_strength", -10.0, 10.0)
-        _finite(self.layout_strength, "layout_strength", 0.0, 100.0)
+            check_range(getattr(self, name), name, 0.0, 1.0)
+        check_range(self.weight, "weight", -10.0, 10.0)
+        check_range(self.lora_strength, "lora_strength", -10.0, 10.0)
+        check_range(self.layout_strength, "layout_strength", 0.0, 100.0)
         if self.outside not in ("everyone", "nobody"):
             raise DynamicIDError(f"outside is {self.outside!r}; it must be 'everyone' or 'nobody'.")

@@ -10,6 +10,7 @@ from ..dynamicid_core.types import DynamicIDError
 PixelBox = Mapping[str, float]  # x, y, width, height
 
 CELL = 8  # boxes that move from frame to frame become masks with a cell for this many pixels
+MOST_CELLS = 256  # ... and with this many at most on a side: frames may be hundreds
 
 
 def frames_of(bboxes: PixelBox | Sequence[PixelBox] | Sequence[Sequence[PixelBox]] | None) -> list[list[PixelBox]]:
@@ -46,4 +47,5 @@ def to_frames(bboxes, width: int, height: int) -> list[list[Box]]:
 
 def cells(width: int, height: int) -> tuple[int, int]:
     """Height and width of the masks that boxes of a canvas become where they move."""
-    return max(1, height // CELL), max(1, width // CELL)
+    cell = max(CELL, max(width, height) / MOST_CELLS)
+    return max(1, int(height / cell)), max(1, int(width / cell))

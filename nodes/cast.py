@@ -116,12 +116,12 @@ class DynamicIDPlaceFaces(io.ComfyNode):
         layout: str = LAYOUTS[0],
         drawn_boxes: str = "",
     ) -> io.NodeOutput:
-        people = in_order(faces)
+        people, canvas = in_order(faces), None
         if bboxes is not None:
-            frames = to_frames(bboxes, width, height)
+            frames, canvas = to_frames(bboxes, width, height), (height, width)
         else:
             frames = [parse_boxes(drawn_boxes) if layout == LAYOUTS[-1] else arranged(layout, len(people))]
-        return io.NodeOutput(placing.place_in_boxes(cast, people, frames, weight, cells(width, height)))
+        return io.NodeOutput(placing.place_in_boxes(cast, people, frames, weight, cells(width, height), canvas))
 
 
 class DynamicIDPreviewCast(io.ComfyNode):
@@ -156,7 +156,7 @@ class DynamicIDPreviewCast(io.ComfyNode):
 
         if latent is not None:
             height, width = picture_size(latent)
-        background = to_arrays(image)[0] if image is not None else None
+        background = to_arrays(image[:1])[0] if image is not None else None
         drawn = to_images([draw_cast(cast, width, height, background)])
         return io.NodeOutput(drawn, ui=preview_of(cls, drawn))
 

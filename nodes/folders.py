@@ -63,7 +63,12 @@ def face_files() -> list[str]:
 
 
 def _is_face_file(path: str) -> bool:
-    """Whether a safetensors file's metadata, which come first, call it a face; the output folder holds other files too."""
+    """Whether a safetensors file's metadata, which come first, call it a face; the output folder holds other files too.
+
+    What is no file is left alone: a pipe would wait for whoever writes into it, and the host with it.
+    """
+    if not os.path.isfile(path):
+        return False
     try:
         with open(path, "rb") as file:
             return FACE_FORMAT.encode() in file.read(4096)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.cases import Box, Case, Reference, checksum, pictures_in, read_cases
+from ..evaluation.cases import Box, Case, Reference, pictures_in, read_cases
 from ..evaluation.lists import is_list
 from ..pictures import read_mask
 from ..types import DynamicIDError
-from .settings import PersonSettings, read_png
+from .remembered import located
+from .settings import PersonSettings, Settings, read_png
 
 LISTS = ("list.jsonl", "list.json", "list.csv", "list.tsv", "list.toml")
 DRAWINGS = ("_regions", "_activation")  # what `generate --explain` puts beside a picture
@@ -41,8 +43,9 @@ def _is_drawing(path: Path) -> bool:
 
 
 def case_of(path: Path) -> Case:
-    """A picture that `generate` made, by what it remembers; DynamicIDError for any other."""
-    if not path.is_file():
+    """A picture that `generate` made, by what it remembers; DynamicIDError for any other, and where people's files are not
+    found (:func:`remembered.located`)."""
+    if not os.path.isfile(path):
         raise DynamicIDError(f"There is no file {path}.")
     try:
         settings = read_png(path)
@@ -51,26 +54,18 @@ def case_of(path: Path) -> Case:
         raise DynamicIDError(f"{text} Say in a list who it shall show (`evaluate --help` has an example).") from error
     if not settings.people:
         raise DynamicIDError(f"{path} remembers nobody. Say in a list who it shall show.")
-    people = tuple(_reference(person, settings.photos, settings.checksums, path) for person in settings.people)
-    return Case(path, people, settings.prompt)
+    return case_from(dataclasses.replace(settings, people=located(settings, path)), path)
 
 
-def _reference(person: PersonSettings, photos: dict[str, Any], sums: dict[str, str], picture: Path) -> Reference:
-    files = []
-    for name in person.files:
-        places = [Path(name), picture.parent / name]
-        file = next((place for place in places if place.is_file()), None)
-        if file is None:
-            raise DynamicIDError(
-                f"{picture} was made with {name}, which is not there. Call this from the folder where it was made, or name "
-                "the people in a list."
-            )
-        if sums.get(name, "") not in ("", checksum(file)):
-            print(f"{file} has changed since {picture} was made.", file=sys.stderr)
-        files.append(file)
+def case_from(settings: Settings, picture: Path) -> Case:
+    """A picture that was made with these settings, whose people's files are where they say."""
+    return Case(picture, tuple(_reference(person, settings.photos) for person in settings.people), settings.prompt)
+
+
+def _reference(person: PersonSettings, photos: dict[str, Any]) -> Reference:
     index = photos.get("index", 0) if person.index is None else person.index
-    order = photos.get("order", "large-small")
-    return Reference(tuple(files), person.name, _box_of(person), person.expression, order=order, index=index)
+    order, files = photos.get("order", "large-small"), tuple(map(Path, person.files))
+    return Reference(files, person.name, _box_of(person), person.expression, order=order, index=index)
 
 
 def _box_of(person: PersonSettings) -> Box | None:

@@ -133,7 +133,7 @@ def _make(every: Sequence[samples.Sample], options: argparse.Namespace, folder: 
     cases = []
     for sample in every:
         baseline = sample.baseline(folder) if options.baseline else None
-        case = asked.case_of(sample.picture(folder))
+        case = asked.case_from(sample.settings, sample.picture(folder))
         cases.append(dataclasses.replace(case, ground_truth=sample.ground_truth, baseline=baseline))
     return cases
 

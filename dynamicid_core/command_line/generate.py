@@ -3,7 +3,8 @@
 Each photo is another person; --face starts a person too, and --box, --mask, --expression, --weight, --name and
 --face-index that follow belong to the --face before them. Without boxes or masks several people stand side by side.
 
-The PNG remembers its settings; --from makes the picture again, and other options change it.
+The PNG remembers its settings; --from makes the picture again, and other options change it. Models are those of the command,
+not of the picture, and its people's files are looked for here and beside it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from ..bases import base_named
 from ..types import Cast, DynamicIDError, SAAOptions
 from . import models, people, world
 from .encode import add_photo_arguments, photo_options
-from .settings import SAMPLERS, Settings, checksum, read_png, write_png
+from .remembered import located, remembered
+from .settings import MODEL_OPTIONS, SAMPLERS, Settings, checksum, write_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,7 +37,7 @@ examples:
   {program} --face anna.jpg --box 0,0.1,0.5,1 --expression "a very surprised expression, front view" \\
       --face ben.safetensors --box 0.5,0,1,1 --prompt "two people at a cafe" --size 1024x768 --seed 7 -o cafe.png
   {program} --face anna1.jpg anna2.jpg --mask left.png          two photos of one person, a painted region
-  {program} --from cafe.png --seed 8                            the same with another seed
+  {program} --from cafe.png --seed 8                            the same with another seed, where its photos are
   {program} --stand-in --explain                                without any model files: two drawn people
 
 Boxes are left,top,right,bottom as fractions of the picture, from 0,0 (upper left) to 1,1.
@@ -55,7 +57,7 @@ PREFIXED = {"weight": "--face-weight"}  # --weight is one person's
 
 def _size(text: str) -> tuple[int, int]:
     parts = text.lower().split("x")
-    if not all(part.isdigit() for part in parts) or len(parts) > 2:
+    if not all(part.isdecimal() and len(part) < 10 for part in parts) or len(parts) > 2:
         raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT or one number")
     return int(parts[0]), int(parts[-1])
 
@@ -112,7 +114,7 @@ def add_option_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """The settings of the picture given by --from, or the defaults, changed by what was typed."""
-    base = read_png(options.origin) if options.origin else Settings(seed=random.SystemRandom().randrange(2**32))
+    base = remembered(options.origin) if options.origin else Settings(seed=random.SystemRandom().randrange(2**32))
     if options.origin is None and options.stand_in:
         base = dataclasses.replace(base, **world.defaults(len(people.people_of(options)) or len(world.SHOWN)))
     names = ("prompt", "negative", "steps", "cfg", "seed", "sampler")
@@ -123,9 +125,10 @@ def settings_of(options: argparse.Namespace) -> Settings:
     acts = {
         name: getattr(options, f"option_{name}") for name in fields if getattr(options, f"option_{name}") is not None
     }
-    typed_people = people.people_of(options) or base.people
-    named = ("models", "model", "config", "saa", "imr", "clip_vision", "detector")
-    given: dict[str, Any] = {name: str(getattr(options, name)) for name in named if getattr(options, name)}
+    typed_people = people.people_of(options) or (
+        located(base, options.origin, tell=True) if options.origin else base.people
+    )
+    given: dict[str, Any] = {name: str(getattr(options, name)) for name in MODEL_OPTIONS if getattr(options, name)}
     if options.stand_in:
         given["stand_in"] = True
     return dataclasses.replace(
@@ -133,28 +136,10 @@ def settings_of(options: argparse.Namespace) -> Settings:
         people=typed_people,
         options=dataclasses.replace(base.options, **acts),
         photos={**base.photos, **photo_options(options)},
-        models={**base.models, **given},
+        models=given,
+        checksums={},
         **typed,
     )
-
-
-def use_models_of(settings: Settings, options: argparse.Namespace) -> argparse.Namespace:
-    """The options with the model files that the settings name."""
-    values = {**vars(options), **settings.models}
-    values["models"] = Path(values["models"]) if values["models"] else None
-    return argparse.Namespace(**values)
-
-
-def note_changes(settings: Settings) -> None:
-    """Say which files are no longer those that a picture was made with."""
-    for person in settings.people:
-        for path in person.paths:
-            if not Path(path).is_file():
-                raise DynamicIDError(
-                    f"The picture was made with {path}, which is not there; give the people anew with --face."
-                )
-            if settings.checksums.get(path, checksum(path)) != checksum(path):
-                print(f"{path} has changed since the picture was made; the result will differ.", file=sys.stderr)
 
 
 # --- the picture --------------------------------------------------------------------------------------------------
@@ -202,14 +187,12 @@ def explain(output: Path, cast: Cast, recorder: GateRecorder, picture: Image) ->
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = settings_of(options)
-    options = use_models_of(settings, options)
     with tempfile.TemporaryDirectory(prefix="dynamicid-") as folder:
         drawn = not settings.people and options.stand_in
         if drawn:
             settings = dataclasses.replace(settings, people=world.shown_people(Path(folder)))
         if not settings.people:
             raise DynamicIDError("Nobody is given. Name a photo of each person, or use --face.")
-        note_changes(settings)
         sums = {path: checksum(path) for person in settings.people for path in person.paths}
         written = _generate(dataclasses.replace(settings, checksums=sums), options, drawn)
     settings = written.pop("settings")

@@ -133,9 +133,8 @@ def device_of(options: argparse.Namespace) -> torch.device:
             return torch.device(options.device)
     except (RuntimeError, AssertionError) as error:
         raise DynamicIDError(f"--device {options.device} cannot be used here ({str(error).splitlines()[0]}).") from None
-    if hasattr(torch, "accelerator"):  # since 2.6
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return best or torch.device("cpu")
 
 
 def need_packages() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..evaluation.cases import parse_box
 from ..face_files import load_face
 from ..pictures import read_mask
 from ..types import Cast, DynamicIDError, Face, Person, Region
@@ -39,13 +41,15 @@ class _PersonAction(argparse.Action):
 
 
 def _box(text: str) -> tuple[float, float, float, float]:
-    values = [float(part) for part in text.replace(",", " ").split()]
-    if len(values) != 4:
-        raise argparse.ArgumentTypeError(f"{text!r} is not left,top,right,bottom")
-    left, top, right, bottom = values
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise argparse.ArgumentTypeError(f"{text!r}: fractions of the picture, left before right and top before bottom")
-    return left, top, right, bottom
+    try:
+        box = parse_box(text)
+    except DynamicIDError:
+        box = None
+    if box is None:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not left,top,right,bottom: fractions of the picture, left before right and top before bottom"
+        )
+    return box
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +84,7 @@ def people_of(options: argparse.Namespace) -> tuple[PersonSettings, ...]:
         if person.box and person.mask:
             raise DynamicIDError(f"Person {number} has a box and a mask; give one of them.")
         for path in person.paths:
-            if not Path(path).is_file():
+            if not os.path.isfile(path):
                 raise DynamicIDError(f"There is no file {path} (person {number}).")
     return people
 

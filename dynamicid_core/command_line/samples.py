@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bases import base_named
-from ..evaluation.cases import Reference, check_keys, gallery_of, parse_box
+from ..evaluation.cases import Reference, check_keys, entries, gallery_of, named_file, parse_box
 from ..evaluation.lists import Row, read_rows
 from ..files import read_metadata
 from ..origins import Origin
+from ..plain import one_line
 from ..prompts import target_prompt
 from ..types import Cast, DynamicIDError, Face, Person
 from . import generate, models, people, world
@@ -63,12 +65,14 @@ def samples(options: argparse.Namespace) -> list[Sample]:
                 settings = _settings(base, row, group)
                 if options.stand_in and not options.size:
                     settings = dataclasses.replace(settings, width=world.width_for(len(group)))
-                truth = options.prompts.parent / row["ground_truth"] if row.get("ground_truth") else None
-                stem = "-".join([str(row.get("id", f"{number:0{len(str(len(rows)))}}")), *(p.name for p in group)])
+                folder, real = options.prompts.parent, row.get("ground_truth")
+                truth = named_file(folder, real, "ground truth") if real else None
+                name = row.get("id", f"{number:0{len(str(len(rows)))}}")
+                stem = "-".join([_file_name(name), *(p.name for p in group)])
                 made += [
                     Sample(f"{stem}-{seed}", dataclasses.replace(settings, seed=seed), truth) for seed in options.seeds
                 ]
-        except (DynamicIDError, ValueError, TypeError) as error:
+        except DynamicIDError as error:
             raise DynamicIDError(f"Prompt {number} of {options.prompts}: {error}") from error
     return made
 
@@ -83,19 +87,19 @@ def _sized(settings: Settings, options: argparse.Namespace) -> Settings:
 
 
 def _groups(row: Row, everybody: Sequence[Reference], together: Sequence[int]) -> list[list[Reference]]:
-    if not row.get("prompt"):
+    if not row.get("prompt") or not isinstance(row["prompt"], str):
         raise DynamicIDError("It has no text; give it as 'prompt'.")
     asked = row.get("people", "")
     asked = str(asked).strip() if not isinstance(asked, list) else asked
-    if asked and not isinstance(asked, list) and not asked.isdigit():
+    if asked and not isinstance(asked, list) and not asked.isdecimal():
         asked = [name.strip() for name in asked.split(";")]
     if isinstance(asked, list):
         by_name = {person.name: person for person in everybody}
-        if unknown := [name for name in asked if name not in by_name]:
-            raise DynamicIDError(f"There is nobody called {', '.join(unknown)} in the folder of people.")
+        if unknown := [str(name) for name in asked if str(name) not in by_name]:
+            raise DynamicIDError(f"There is nobody called {one_line(', '.join(unknown))} in the folder of people.")
         return [[by_name[name] for name in asked]]
     groups = []
-    for count in [int(asked)] if asked else together:
+    for count in [int(asked[:9])] if asked else together:
         if not 1 <= count <= len(everybody):
             raise DynamicIDError(f"{count} people are asked for, and the folder holds {len(everybody)}.")
         starts = range(len(everybody) if count < len(everybody) else 1)
@@ -103,10 +107,16 @@ def _groups(row: Row, everybody: Sequence[Reference], together: Sequence[int]) -
     return groups
 
 
+def _file_name(name: Any) -> str:
+    """What a row's pictures are called. Raises DynamicIDError for a name that would lead into another folder."""
+    if not str(name).strip(" .") or re.search(r"[\\/:\0]", str(name)):
+        raise DynamicIDError(f"Its id is {one_line(str(name), 60)!r}; give a name for files, without folders.")
+    return str(name)
+
+
 def _settings(base: Settings, row: Row, group: Sequence[Reference]) -> Settings:
     def each(name: str) -> Sequence[Any]:
-        values = row.get(name) or [None] * len(group)
-        values = values.split(";") if isinstance(values, str) else values
+        values = entries(row.get(name) or [None] * len(group), name)
         if len(values) == 1 < len(group) and name != "boxes":  # one word for all
             values = list(values) * len(group)
         if len(values) != len(group):
@@ -116,7 +126,7 @@ def _settings(base: Settings, row: Row, group: Sequence[Reference]) -> Settings:
     cast = tuple(
         PersonSettings(
             tuple(str(photo) for photo in person.photos), parse_box(box), name=person.name,
-            expression=target_prompt(expression or "", pose or "") if expression or pose else "",
+            expression=target_prompt(str(expression or ""), str(pose or "")) if expression or pose else "",
         )
         for person, box, expression, pose in zip(group, each("boxes"), each("expressions"), each("poses"), strict=True)
     )  # fmt: skip

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from ..pictures import to_rgb
+from ..plain import parse_json
 from ..types import DynamicIDError
 from .analysis import photo_id
 from .build import Means, build
@@ -70,7 +71,7 @@ def read_records(folder: Path) -> list[Record]:
     records = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            records.append(Record(**json.loads(line)))
+            records.append(Record(**parse_json(line)))
         except (ValueError, TypeError):
             continue
     return records

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..detection import find_pack, load_detector, recogniser_in, split_pack
 from ..faces import FaceDetector, recogniser_of
+from ..plain import build, one_line, parse_json
 from ..types import DynamicIDError
 from . import analysis
 from .analysis import Analyser
@@ -118,14 +119,16 @@ def read_settings(folder: str | os.PathLike[str]) -> tuple[Settings, dict[str, A
     if not path.is_file():
         raise DynamicIDError(f"There is no training set in {folder} that `dataset build` made ({FILE} is missing).")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["version"] != VERSION:
-            raise ValueError(f"version {record['version']}")
-        made: dict[str, Any] = record["settings"]
-        chosen = made.pop("detector")
-        detector = DetectorChoice(chosen["pack"], tuple(chosen["roots"]), chosen["function"])
-        checks = CheckOptions(**made.pop("checks"))
-        made |= {name: tuple(made[name]) for name in ("sources", "classes")}
-        return Settings(**made, detector=detector, checks=checks), record["found"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DynamicIDError(f"{path} cannot be read ({error}); build the set again.") from error
+        record = parse_json(path.read_text(encoding="utf-8"))
+        if (
+            not isinstance(record, dict)
+            or record.get("version") != VERSION
+            or not isinstance(record.get("found"), dict)
+        ):
+            raise DynamicIDError("another version of DynamicID wrote it, or something else")
+        made: Settings = build(Settings, record.get("settings"), "settings")
+        return made, record["found"]
+    except (OSError, ValueError) as error:
+        raise DynamicIDError(
+            f"{path} cannot be read ({one_line(str(error).rstrip('.'))}); build the set again."
+        ) from error

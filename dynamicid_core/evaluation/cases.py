@@ -21,12 +21,15 @@ Paths are relative to the list's folder.
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..landmarks import EXPRESSIONS
+from ..plain import one_line, shown
 from ..prompts import GRID_POSES
 from ..types import DynamicIDError
 from .lists import Row, read_rows
@@ -100,7 +103,7 @@ def read_cases(path: Path) -> list[Case]:
     for number, row in enumerate(read_rows(path), 1):
         try:
             cases.append(_case(row, path.parent))
-        except (DynamicIDError, TypeError, ValueError) as error:
+        except DynamicIDError as error:
             raise DynamicIDError(f"Picture {number} of {path}: {error}") from error
     return cases
 
@@ -109,25 +112,40 @@ def _case(row: Row, folder: Path) -> Case:
     check_keys(row, KEYS)
     if not row.get("picture") or not row.get("people"):
         raise DynamicIDError("It must name a picture and its people.")
-    people = row["people"]
-    people = people.split(";") if isinstance(people, str) else people
+    people = entries(row["people"], "people")
     columns = {name: _each(row.get(name), len(people), name) for name in ("boxes", "expressions", "poses")}
-    entries = zip(people, columns["boxes"], columns["expressions"], columns["poses"], strict=True)
+    asked = zip(people, columns["boxes"], columns["expressions"], columns["poses"], strict=True)
     return Case(
-        existing(folder / row["picture"], "picture"),
-        tuple(_person(folder, entry, box, expression, pose) for entry, box, expression, pose in entries),
+        named_file(folder, row["picture"], "picture"),
+        tuple(_person(folder, entry, box, expression, pose) for entry, box, expression, pose in asked),
         str(row.get("prompt", "")),
-        existing(folder / row["ground_truth"], "ground truth") if row.get("ground_truth") else None,
-        existing(folder / row["baseline"], "baseline") if row.get("baseline") else None,
+        named_file(folder, row["ground_truth"], "ground truth") if row.get("ground_truth") else None,
+        named_file(folder, row["baseline"], "baseline") if row.get("baseline") else None,
         str(row.get("id", "")),
     )
+
+
+def entries(values: Any, what: str, separator: str = ";") -> list[Any]:
+    """The parts of a text between separators, or a list as it is. Raises DynamicIDError for anything else."""
+    if isinstance(values, str):
+        return [*values.split(separator)]
+    if not isinstance(values, list):
+        raise DynamicIDError(f"{what} is {shown(values)}; give a text, or a list.")
+    return values
+
+
+def named_file(folder: Path, name: Any, what: str) -> Path:
+    """The file of that name in a list's folder. Raises DynamicIDError for what is no name, or is not there."""
+    if not isinstance(name, str):
+        raise DynamicIDError(f"The {what} is {shown(name)}, not the name of a file.")
+    return existing(folder / name, what)
 
 
 def _each(values: Any, count: int, what: str) -> Sequence[Any]:
     """One value for each person; None where nothing is given."""
     if values is None:
         return [None] * count
-    values = values.split(";") if isinstance(values, str) else values
+    values = entries(values, what)
     if len(values) != count:
         raise DynamicIDError(f"There are {count} people but {len(values)} {what}; give one for each, empty where none.")
     return values
@@ -136,12 +154,11 @@ def _each(values: Any, count: int, what: str) -> Sequence[Any]:
 def _person(folder: Path, entry: Any, box: Any, expression: Any, pose: Any) -> Reference:
     values: Row = dict(entry) if isinstance(entry, dict) else {"photos": entry}
     check_keys(values, PERSON_KEYS)
-    photos = values.get("photos") or ()
-    photos = photos.split("+") if isinstance(photos, str) else photos
+    photos = entries(values.get("photos") or [], "photos", "+")
     name = str(values.get("name", ""))
     files: list[Path] = []
     for photo in photos:
-        path = existing(folder / str(photo).strip(), "photo")
+        path = named_file(folder, photo.strip() if isinstance(photo, str) else photo, "photo")
         files += photos_of(path) if path.is_dir() else [path]
         name = name or (path.name if path.is_dir() else "")
     return Reference(
@@ -150,8 +167,14 @@ def _person(folder: Path, entry: Any, box: Any, expression: Any, pose: Any) -> R
         parse_box(values.get("box", box)),
         _known(str(values.get("expression") or expression or "").strip(), expression_word, EXPRESSIONS),
         _known(str(values.get("pose") or pose or "").strip(), pose_word, GRID_POSES),
-        index=int(values.get("index", 0)),
+        index=_index(values.get("index", 0)),
     )
+
+
+def _index(value: Any) -> int:
+    if isinstance(value, bool) or not str(value).strip().isdecimal() or len(str(value)) > 4:
+        raise DynamicIDError(f"index is {shown(value)}; give the number of a face, from 0.")
+    return int(value)
 
 
 def _known(text: str, reads: Callable[[str], str | None], words: Sequence[str]) -> str:
@@ -169,24 +192,28 @@ def photos_of(folder: Path) -> list[Path]:
 
 def parse_box(values: Any) -> Box | None:
     """left, top, right, bottom from a list or a text; None for nothing. DynamicIDError for what is no such box."""
-    if isinstance(values, str):
-        values = [float(part) for part in values.replace(",", " ").split()]
-    if not values:
+    given = values.replace(",", " ").split() if isinstance(values, str) else values
+    if given is None or given == []:
         return None
-    if len(values) != 4 or not (0 <= values[0] < values[2] <= 1 and 0 <= values[1] < values[3] <= 1):
-        raise DynamicIDError(f"Box {values} is not left, top, right, bottom as fractions of the picture.")
-    left, top, right, bottom = (float(value) for value in values)
+    try:
+        left, top, right, bottom = (float(value) for value in given if not isinstance(value, bool))
+    except (TypeError, ValueError, OverflowError):
+        left = top = right = bottom = math.nan
+    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+        raise DynamicIDError(f"Box {shown(values)} is not left, top, right, bottom as fractions of the picture.")
     return left, top, right, bottom
 
 
 def check_keys(row: Row, known: Sequence[str]) -> None:
     """Raises DynamicIDError for a key that means nothing here."""
     if unknown := sorted(set(row) - set(known)):
-        raise DynamicIDError(f"{', '.join(map(repr, unknown))} means nothing here; known are {', '.join(known)}.")
+        raise DynamicIDError(
+            f"{one_line(', '.join(map(repr, unknown)))} means nothing here; known are {', '.join(known)}."
+        )
 
 
 def existing(path: Path, what: str) -> Path:
-    if not path.exists():
+    if not os.path.exists(path):
         raise DynamicIDError(f"There is no {what} {path}. Check the name and the folder.")
     return path
 

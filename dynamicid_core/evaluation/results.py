@@ -7,8 +7,8 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from ..plain import build, one_line, parse_json
 from ..scoring import SAME_PERSON
 from ..types import DynamicIDError
 
@@ -121,35 +121,21 @@ class Run:
 
 def read_run(folder: Path) -> Run:
     """The results of an evaluation's folder (or of its results.json); DynamicIDError for anything else."""
-    path = folder / FILE if folder.is_dir() else folder
+    path = folder / FILE if os.path.isdir(folder) else folder
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if values.pop("version") != VERSION:
-            raise DynamicIDError(f"{path} was written by another version of DynamicID; evaluate its pictures again.")
-        pictures = tuple(_picture(picture) for picture in values.pop("pictures"))
-        return Run(**{**values, "recognisers": tuple(values["recognisers"]), "pictures": pictures})
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DynamicIDError(f"There is no {path}; evaluate these pictures first, with --output {folder}.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, DynamicIDError):
-            raise
-        raise DynamicIDError(f"{path} holds no results of an evaluation ({error}).") from error
-
-
-def _picture(values: dict[str, Any]) -> PictureResult:
-    recognisers = {
-        name: RecogniserResult(
-            seen["values"],
-            tuple(FaceResult(**_boxed(face)) for face in seen["faces"]),
-            tuple(PersonResult(**person) for person in seen["people"]),
-            tuple(seen["notes"]),
-        )
-        for name, seen in values["recognisers"].items()
-    }
-    people = tuple(ReferenceResult(**_boxed({**p, "photos": tuple(p["photos"])})) for p in values["people"])
-    return PictureResult(**{**values, "recognisers": recognisers, "people": people, "notes": tuple(values["notes"])})
-
-
-def _boxed(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows lists only; boxes are tuples."""
-    return {name: tuple(v) if name in ("box", "face") and isinstance(v, list) else v for name, v in values.items()}
+    except (OSError, ValueError) as error:
+        raise DynamicIDError(f"{path} holds no results of an evaluation ({one_line(str(error))}).") from error
+    try:
+        values = parse_json(text)
+        version = values.pop("version", None) if isinstance(values, dict) else VERSION
+        if type(version) is not int or version != VERSION:
+            raise DynamicIDError(
+                "another version of DynamicID wrote it, or something else; evaluate its pictures again"
+            )
+        run: Run = build(Run, values, "")
+        return run
+    except DynamicIDError as error:
+        raise DynamicIDError(f"{path} holds no results of an evaluation ({str(error).rstrip('.')}).") from error

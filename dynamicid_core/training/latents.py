@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..datasets.manifest import Manifest, Photo
+from ..pictures import LONGEST_SHAPE
 from .features import LATENT_BATCH, Maker, Rows, cast, files_of, floats, photo_items
 from .frozen import Networks, weights_hash
 from .store import digest
@@ -65,10 +66,17 @@ class TrainingPicture:
         picture = self.manifest.open(photo)
         size, side = (picture.shape[0], picture.shape[1]), self.side
         (height, width), (top, left) = training_crop(size, photo.box, side)
-        resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
-        cropped = np.asarray(resized.crop((left, top, left + side, top + side)))
+        whole, place = Image.fromarray(picture), (left, top, left + side, top + side)
+        if max(height, width) > LONGEST_SHAPE * side:  # all of it, enlarged, would take gigabytes
+            (x0, x1), (y0, y1) = (
+                (start * n / resized, (start + side) * n / resized)
+                for start, n, resized in ((left, whole.width, width), (top, whole.height, height))
+            )
+            cropped = whole.resize((side, side), Image.Resampling.BICUBIC, box=(x0, y0, x1, y1))
+        else:
+            cropped = whole.resize((width, height), Image.Resampling.BICUBIC).crop(place)
         conditions = torch.tensor((*size, top, left, side, side), dtype=torch.int32)
-        return {"picture": torch.from_numpy(cropped.copy()), "sizes": conditions}
+        return {"picture": torch.from_numpy(np.array(cropped)), "sizes": conditions}
 
 
 def _encoded(vae: Any, pixels: Tensor) -> Tensor:

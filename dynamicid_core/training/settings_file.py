@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from ..plain import shown
 from ..types import DynamicIDError
 from .settings import Settings
 
@@ -60,6 +61,8 @@ def _read(path: Path) -> Tree:
         return _parse(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DynamicIDError(f"There is no configuration {path}.") from None
+    except RecursionError:
+        raise DynamicIDError(f"The configuration {path} cannot be read (it is nested too deeply).") from None
     except (OSError, ValueError) as error:  # tomllib's own error is a ValueError, as that of a wrong encoding
         raise DynamicIDError(f"The configuration {path} cannot be read ({error}).") from None
 
@@ -78,7 +81,7 @@ def _change(tree: Tree, change: str) -> None:
             raise DynamicIDError(f"{name} does not exist: {section} is a value, not a section.")
     try:
         tree[last] = _parse(f"x = {text}")["x"]
-    except ValueError:
+    except (ValueError, RecursionError):
         tree[last] = text
 
 
@@ -156,7 +159,7 @@ def _value(hint: Any, value: Any, name: str) -> Any:
 
 
 def _wrong(name: str, value: Any, wanted: str) -> DynamicIDError:
-    return DynamicIDError(f"{name} is {value!r}; it must be {wanted}.")
+    return DynamicIDError(f"{name} is {shown(value)}; it must be {wanted}.")
 
 
 # --- Writing ------------------------------------------------------------------------------------------------------

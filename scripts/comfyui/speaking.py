@@ -65,14 +65,16 @@ class Client:
     """ComfyUI at an address such as ``http://127.0.0.1:8188``. What goes wrong is a ``SetupError``."""
 
     def __init__(self, url: str) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise SetupError(f"{url} is no address of a ComfyUI; it begins with http://.")
         self.url = url.rstrip("/")
         self.id = uuid.uuid4().hex
 
     def fetch(self, path: str, body: bytes | None = None, kind: str = "application/json") -> bytes:
         """GET, or POST with a body."""
-        request = urllib.request.Request(self.url + path, data=body, headers={"Content-Type": kind})
+        request = urllib.request.Request(self.url + path, data=body, headers={"Content-Type": kind})  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
                 return answer.read()
         except urllib.error.HTTPError as refusal:
             raise _refused(path, body, refusal) from None

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch.nn.functional import linear
 
 from dynamicid_core import attention
-from dynamicid_core.attention import acting_terms, add_faces, gate_terms, pack_faces, score_bias, site_faces
+from dynamicid_core.attention import acting_terms, add_faces, gate_terms, pack_cast, pack_faces, score_bias, site_faces
+from dynamicid_core.networks.saa import SAAModule, SiteSizes
 from dynamicid_core.regions import region_weights
-from dynamicid_core.types import Cast, Face, Person, Region
+from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region
 
 HEADS = 8
 CASES = {
@@ -185,6 +186,21 @@ def test_zero_face_tokens_stay_finite():
     out, gate = run(q, q, torch.zeros(1, 8, 16), torch.zeros(1, 8, 16), cast, 2, 3, n_heads=2)
     assert torch.equal(out, q)
     assert torch.isfinite(gate).all()
+
+
+@pytest.mark.parametrize("tokens, weights, said", [(9e3, 900.0, "give values of"), (1.0, 0.05, None)])
+def test_values_that_half_precision_does_not_hold_are_said(tokens, weights, said):
+    """Each for itself is possible; together they would turn pictures black."""
+    saa = SAAModule((SiteSizes(16, 2), SiteSizes(16, 2, 32)))
+    with torch.no_grad():
+        for layer in (saa.cross_sites[0].to_k_ip, saa.cross_sites[0].to_v_ip):
+            layer.weight.fill_(weights)
+    cast = Cast((Person(Face(torch.full((1, 4, 32), tokens), torch.ones(1, 4, 32), "x")),))
+    if said is None:
+        assert pack_cast(saa, cast)[0].isfinite().all()
+    else:
+        with pytest.raises(DynamicIDError, match=said):
+            pack_cast(saa, cast)
 
 
 def test_large_half_precision_queries_stay_finite():

@@ -117,7 +117,7 @@ def test_frames_and_views_give_each_row_its_own_regions(saa):
     rows = (Row(FACE_ROLE, 0), Row(FACE_ROLE, 1), Row(FACE_ROLE, 2), Row(FACE_ROLE, 1, view))
     bias = prepare(applied, rows).grid(4, 3, torch.empty(0)).bias
     assert torch.equal(bias[0], bias[2]) and not torch.equal(bias[0], bias[1])
-    part = region_weights(applied.cast, 4, 3, view=view)
+    part = region_weights(applied.cast, 4, 3, view=view, pictures=(0, 1))
     assert torch.equal(bias[3], score_bias(part.visible, [4, 4])[1])
 
 

@@ -58,10 +58,10 @@ def _refused(load, *args) -> str:
     return str(caught.value)
 
 
-def _zeros(shapes: published.Shapes, prefix: str) -> dict[str, torch.Tensor]:
+def _ones(shapes: published.Shapes, prefix: str) -> dict[str, torch.Tensor]:
     """Tensors of full size that take no memory."""
     return {
-        prefix + name: torch.zeros((), dtype=torch.int64 if name.endswith("tracked") else torch.float16).expand(shape)
+        prefix + name: torch.ones((), dtype=torch.int64 if name.endswith("tracked") else torch.float16).expand(shape)
         for name, shape in shapes.items()
     }
 
@@ -77,10 +77,10 @@ def test_published_key_lists():
     assert (len(imr), len(keypoints)) == (48, 126)
     assert len({name.split(".")[0] for name in sites}) == 32
     assert sites["25.to_k_ip.weight"] == (320, 768) and sites["31.to_k_lora.down.weight"] == (128, 768)
-    saa = load_saa(_zeros(proj, "proj_module.") | _zeros(sites, "SAA_module."))
+    saa = load_saa(_ones(proj, "proj_module.") | _ones(sites, "SAA_module."))
     assert _shapes(saa.face_encoder) == proj
     assert _shapes(saa.saa) == sites
-    motion = load_motion(_zeros(imr, "IMR.") | _zeros(keypoints, "key_point_encoder."))
+    motion = load_motion(_ones(imr, "IMR.") | _ones(keypoints, "key_point_encoder."))
     assert _shapes(motion.reconfigurator) == imr
     assert _shapes(motion.keypoint_encoder) == keypoints
 
@@ -97,7 +97,7 @@ def test_published_key_lists():
 )
 def test_sizes_of_saa_are_read_from_the_tensors(proj, sites):
     proj, sites = published.proj_module(**proj), published.saa_module(**sites)
-    tensors = _zeros(proj, "proj_module.") | _zeros(sites, "SAA_module.")
+    tensors = _ones(proj, "proj_module.") | _ones(sites, "SAA_module.")
     saa = load_saa(tensors)
     assert (_shapes(saa.face_encoder), _shapes(saa.saa)) == (proj, sites)
     assert len(saa.saa.cross_sites) == len(saa.saa) // 2
@@ -117,7 +117,7 @@ def test_sizes_of_saa_are_read_from_the_tensors(proj, sites):
 )
 def test_sizes_of_the_imr_are_read_from_the_tensors(imr, keypoints):
     imr, keypoints = published.imr(**imr), published.key_point_encoder(**keypoints)
-    motion = load_motion(_zeros(imr, "IMR.") | _zeros(keypoints, "key_point_encoder."))
+    motion = load_motion(_ones(imr, "IMR.") | _ones(keypoints, "key_point_encoder."))
     assert (_shapes(motion.reconfigurator), _shapes(motion.keypoint_encoder)) == (imr, keypoints)
 
 
@@ -377,6 +377,61 @@ def test_truncated_downloads(tmp_path, kind):
         assert str(path) in _refused(load_saa, path)
 
 
+@pytest.mark.parametrize("load, tensors", [(load_saa, published.small_saa()), (load_motion, published.small_imr())])
+@pytest.mark.parametrize("share", [0.99, 0.5, 0.2, 0.05])
+def test_downloads_that_were_broken_off_in_a_file_of_full_size(tmp_path, load, tensors, share):
+    """Space was set aside for all of it, and its end is zeros: it reads well, and would act as nothing."""
+    path = tmp_path / "file.safetensors"
+    save_file(tensors, path)
+    whole = path.read_bytes()
+    load(path)
+    missing = int(share * sum(t.numel() * t.element_size() for t in tensors.values()))
+    path.write_bytes(whole[:-missing] + bytes(missing))
+    assert "nothing but zeros at the end of" in _refused(load, path)
+    assert "nothing but zeros" in _refused(convert, [path], tmp_path / "out") and not (tmp_path / "out").exists()
+
+
+def test_what_training_begins_with_loads(tmp_path):
+    """LoRA that adds nothing yet, feed-forward layers that do not either, biases of zero."""
+    tensors = published.small_saa() | published.small_imr()
+    begun = {
+        n: torch.zeros_like(t) if n.endswith(("lora.up.weight", ".bias", ".1.3.weight", ".2.3.weight")) else t
+        for n, t in tensors.items()
+    }
+    assert sum(not t.any() for t in begun.values()) > 40
+    for load, prefixes in ((load_saa, ("proj_module", "SAA_module")), (load_motion, ("IMR", "key_point_encoder"))):
+        save_file({n: t for n, t in begun.items() if n.startswith(prefixes)}, tmp_path / "begun.safetensors")
+        load(tmp_path / "begun.safetensors")
+
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".bin"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_files_of_any_float_type_compute_in_float32(tmp_path, dtype, ending):
+    """As this host runs networks: what comes out is what the same numbers in float32 give."""
+    from dynamicid_core.hosts.diffusers.photos import FloatNetwork
+
+    def outputs(kind: str, change) -> list[torch.Tensor]:
+        paths = []
+        for name, tensors in (("saa", published.small_saa()), ("imr", published.small_imr())):
+            made = {n: change(t) if t.is_floating_point() else t for n, t in tensors.items()}
+            paths.append(tmp_path / f"{name}_{kind}{ending}")
+            save_file(made, paths[-1]) if ending == ".safetensors" else torch.save(made, paths[-1])
+        saa, motion = load_saa(paths[0]), load_motion(paths[1])
+        before = saa.encoder_hash
+        tokens = FloatNetwork(saa.face_encoder)(torch.ones(2, 6), torch.ones(2, 5, 9))
+        features = FloatNetwork(motion.keypoint_encoder)(torch.ones(2, 1, 96, 96))
+        edited = FloatNetwork(motion.reconfigurator)(tokens[:1], features[:1], features, features[:1], features)
+        assert saa.encoder_hash == before
+        return [tokens, features, edited]
+
+    odd, full = outputs("odd", lambda t: t.to(dtype)), outputs("full", lambda t: t.to(dtype).float())
+    for one, other in zip(odd, full, strict=True):
+        assert one.dtype == torch.float32 and torch.isfinite(one).all() and torch.equal(one, other)
+
+
 CONTENTS = {
     "empty": (b"", "the file is empty"),
     "web page": (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "it is a web page"),
@@ -485,7 +540,7 @@ def test_values_that_are_not_finite_are_named(broken, dtype):
 
 def test_heads_that_do_not_come_out_even_are_named():
     proj = published.proj_module(inner=200)
-    message = _refused(load_saa, _zeros(proj, "proj_module.") | _zeros(published.SMALL_SAA, "SAA_module."))
+    message = _refused(load_saa, _ones(proj, "proj_module.") | _ones(published.SMALL_SAA, "SAA_module."))
     assert "200" in message and "64" in message
 
 
@@ -495,7 +550,7 @@ def test_a_site_without_its_pair_is_named():
 
 
 def test_a_long_list_of_problems_stays_short():
-    tensors = _zeros(published.proj_module(depth=12), "proj_module.") | _zeros(published.saa_module(), "SAA_module.")
+    tensors = _ones(published.proj_module(depth=12), "proj_module.") | _ones(published.saa_module(), "SAA_module.")
     cut = {k: v for k, v in tensors.items() if not k.endswith("up.weight")} | {
         f"SAA_module.{'x' * 300}{i}": tensors[k] for i, k in enumerate(list(tensors)[:50])
     }

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from standins import pipeline as standins
 from standins.drawn import write_drawn_weights
 from standins.dynamicid import published_pickles
@@ -202,17 +203,15 @@ def test_generate_from_model_files_and_again_from_the_picture(folder, stand_ins,
     assert settings["people"][1]["weight"] == 0.8 and len(settings["checksums"]) == 3
     picture = Image.open("one.png")
     assert json.loads(picture.info["dynamicid"])["seed"] == 7
-    assert run(capsys, "generate", "--from", "one.png", "-o", "two.png", "--quiet", "--device", "cpu")[0] == 0
+    again = [*given, "--quiet", "--device", "cpu"]
+    assert run(capsys, "generate", "--from", "one.png", "-o", "two.png", *again)[0] == 0
     assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
-    assert (
-        run(capsys, "generate", "--from", "two.png", "--seed", 8, "-o", "three.png", "--quiet", "--device", "cpu")[0]
-        == 0
-    )
+    assert run(capsys, "generate", "--from", "two.png", "--seed", 8, "-o", "three.png", *again)[0] == 0
     assert (np.asarray(Image.open("three.png")) != np.asarray(picture)).any()
     assert read_png(Path("three.png")).people == read_png(Path("one.png")).people
     draw_portrait(2).save("anna.png")
-    code, _, err = run(capsys, "generate", "--from", "one.png", "-o", "four.png", "--quiet", "--device", "cpu")
-    assert code == 0 and "anna.png has changed" in err
+    code, _, err = run(capsys, "generate", "--from", "one.png", "-o", "four.png", *again)
+    assert code == 0 and "anna.png has changed" in err and "The people of one.png: anna.png, ben" in err
     Path("right.png").unlink()
     assert "right.png" in failure(capsys, "generate", "--from", "one.png", "--device", "cpu")
 
@@ -271,14 +270,14 @@ def test_generate_mistakes(folder, capsys, stand_ins):
     assert "--steps 0" in mistake("anna.png", "--steps", "0")
     assert "layout_end is 2.0" in mistake("anna.png", "--layout-end", "2")
     assert "1 face was found" in mistake("anna.png", "--index", "4", *SMALL)
-    save_face("ben.safetensors", Face(torch.zeros(1, 4, 768), torch.zeros(1, 4, 768), "test"))
+    save_face("ben.safetensors", Face(torch.ones(1, 4, 768), torch.ones(1, 4, 768), "test"))
     assert "one face file or several photos" in mistake("--face", "ben.safetensors", "anna.png", *SMALL)
     blank = mistake("--face", "ben.safetensors", "--expression", "happy", *SMALL)
     assert blank.endswith(
         "ben has no landmarks, so its expression cannot be edited. Encode a photo in which the face is visible."
     )
     assert "no DynamicID settings" in mistake("--from", "anna.png")
-    assert "cannot be read as a picture" in mistake("--from", "gone.png")
+    assert "--from: There is no picture gone.png" in mistake("--from", "gone.png")
     Image.new("L", (8, 8)).save("black.png")
     assert "mask is empty" in mistake("--face", "anna.png", "--mask", "black.png", *SMALL)
     other = ["--saa", stand_ins["imr"], "--clip-vision", stand_ins["clip_vision"], "--model", stand_ins["model"]]
@@ -312,6 +311,53 @@ def test_settings_survive_the_png(tmp_path):
     for text in ("[]", "{}", "nonsense", settings.to_json().replace('"version": 1', '"version": 99')):
         with pytest.raises(DynamicIDError, match="cannot be read"):
             Settings.from_json(text)
+
+
+def test_a_picture_decides_numbers_and_words_alone(folder, stand_ins, capsys, tmp_path):
+    """Models, options and places that somebody else's picture names are not taken; its files are looked for by bare names."""
+    secret = tmp_path / "elsewhere" / "secret.png"
+    secret.parent.mkdir()
+    draw_portrait(3).save(secret)
+    named = {name: str(stand_ins[name]) for name in ("model", "saa", "imr", "clip_vision", "detector")}
+
+    def made(*files: str, **changed) -> list[str]:
+        settings = Settings(people=(PersonSettings(files, **changed),), seed=5, models=named | {"stand_in": True})
+        write_png(tmp_path / "theirs.png", Image.new("RGB", (8, 8)), settings)
+        return ["generate", "--from", "theirs.png", *SMALL]
+
+    assert "Missing: a Stable Diffusion 1.5 model" in failure(capsys, *made("anna.png"), "--device", "cpu")
+    code, _, err = run(capsys, *made("anna.png"), "--stand-in", "-o", "mine.png")
+    assert code == 0 and read_png(Path("mine.png")).models == {"stand_in": True}
+    assert "theirs.png was made with --stand-in, model, saa.safetensors, imr.safetensors" in err
+    assert str(stand_ins["saa"].parent) not in err and "The people of theirs.png: anna.png." in err
+    for files, changed in (
+        ((str(secret),), {}),
+        (("elsewhere/secret.png",), {}),
+        (("anna.png",), {"pose_image": str(secret)}),
+    ):
+        message = failure(capsys, *made(*files, **changed), "--stand-in")
+        assert "secret.png, which is neither in this folder nor beside the picture" in message
+    absolute = str((tmp_path / "other" / "anna.png").absolute())  # is not there, and one of that name is here
+    assert run(capsys, *made(absolute), "--stand-in", "-o", "again.png")[0] == 0
+    assert Path("again.png").read_bytes() == Path("mine.png").read_bytes()
+    given = ["--face", str(secret)]  # who is typed is nobody's guess
+    assert run(capsys, *made("gone.png"), *given, "--stand-in", "-o", "typed.png")[0] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e5m2, torch.float64], ids=str)
+def test_encode_takes_weights_of_any_float_type(folder, stand_ins, capsys, dtype):
+    tensors = {name: t.to(dtype) for name, t in read_tensors(stand_ins["saa"]).items()}
+    save_file(tensors, "odd.safetensors")
+    save_file({name: t.float() for name, t in tensors.items()}, "full.safetensors")
+    others = ["--clip-vision", stand_ins["clip_vision"], "--detector", stand_ins["detector"], "--device", "cpu"]
+    for kind in ("odd", "full"):
+        assert (
+            run(
+                capsys, "encode", "anna.png", "--saa", f"{kind}.safetensors", *others, "-o", f"face_{kind}.safetensors"
+            )[0]
+            == 0
+        )
+    assert torch.equal(load_face("face_odd.safetensors").tokens, load_face("face_full.safetensors").tokens)
 
 
 def test_defaults_are_the_published_settings():

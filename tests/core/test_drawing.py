@@ -45,6 +45,19 @@ def test_a_box_is_coloured_where_it_is():
     assert (picture[50, 100] == COLORS[0]).all()  # the border
 
 
+def test_large_pictures_are_drawn_smaller_in_their_shape():
+    cast = Cast((Person(person_face(), Region(mask=torch.rand(300, 8, 8))), Person(person_face())))
+    assert draw_cast(cast, 16384, 4096, frame=7).shape == (512, 2048, 3)
+    assert draw_cast(cast, 16, 16384).shape == (2048, 2, 3)
+    assert draw_cast(cast, 2048, 100).shape == (100, 2048, 3)
+
+
+@pytest.mark.parametrize("name", ["Anna\nBen", "a\x00b\x1b[31m", "\udcff", "x" * 5000, "\u202e\u0301"])
+def test_any_name_can_be_drawn(name):
+    picture = draw_cast(Cast((Person(person_face(name), Region(box=(0, 0, 1, 1))),)), 64, 64)
+    assert picture.shape == (64, 64, 3) and drawing.draw_portrait(person_face(name)).shape == (256, 256, 3)
+
+
 def test_soft_masks_keep_their_softness():
     ramp = torch.linspace(0, 1, 64).expand(1, 64, 64)
     picture = draw_cast(Cast((Person(person_face(), Region(mask=ramp)),)), 64, 64).astype(int)

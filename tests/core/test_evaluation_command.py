@@ -187,7 +187,9 @@ def test_pictures_that_cannot_say(folder, capsys):
     remembering("a.png", people=())
     assert "remembers nobody" in failure(capsys, "a.png", "--recognisers", "dlib")
     remembering("b.png", people=(PersonSettings(("gone.png",)),))
-    assert "made with gone.png, which is not there" in failure(capsys, "b.png", "--recognisers", "dlib")
+    assert "made with gone.png, which is neither in this folder nor beside the picture" in failure(
+        capsys, "b.png", "--recognisers", "dlib"
+    )
     remembering("c.png", checksums={"anna.png": "another"})
     case_of(Path("c.png"))
     assert "anna.png has changed" in capsys.readouterr().err
@@ -282,7 +284,7 @@ def test_face_files_are_read_by_their_own_recogniser_alone(folder):
     colours("red.png", (40, RED))
     identity = torch.zeros(512)
     identity[0] = 1
-    tokens = torch.zeros(1, 4, 768)
+    tokens = torch.ones(1, 4, 768)
     save_face("anna.safetensors", Face(tokens, tokens, "encoder", identity=identity, recogniser="colours"))
     Path("list.csv").write_text("picture,people\nred.png,anna.safetensors\n")
     wide = ByColour()

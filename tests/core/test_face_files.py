@@ -93,6 +93,16 @@ def test_names_may_be_in_any_script(tmp_path):
     assert load_face(str(path)).name == path.stem
 
 
+def test_what_a_file_is_called_and_says_fits_one_line(tmp_path):
+    path = tmp_path / "Anna\nBen\x1b[31m.safetensors"
+    saved = save_face(tmp_path / "a.safetensors", _face())
+    metadata = FACE_KEYS | {"recogniser": "buffalo_l\nERROR: all is lost", "expression": "happy\x07" + "y" * 5000}
+    save_file(load_file(saved), path, metadata)
+    face = load_face(path)
+    assert (face.name, face.recogniser) == ("Anna Ben [31m", "buffalo_l ERROR: all is lost")
+    assert len(face.expression) == 200 and face.expression.isprintable()
+
+
 def test_a_face_file_of_another_encoder_warns_and_names_both(tmp_path):
     path, said = save_face(tmp_path / "a.safetensors", _face()), []
     assert torch.equal(load_face(path, OTHERS, said.append).tokens, _face().tokens)
@@ -152,6 +162,16 @@ def test_checkpoints_and_other_files_are_no_faces(tmp_path):
         ({}, {"mix": '["a"]'}, "damaged"),
         ({}, {"mix": "[[1]]"}, "damaged"),
         ({}, {"mix": "[0.5, 0.2, 0.3]"}, "3 blended"),
+        ({}, {"mix": "[1e300]"}, r"mix is 1e\+300; it must lie between"),
+        ({}, {"mix": "[NaN]"}, "NaN is no number"),
+        ({}, {"mix": "[" * 100_000}, "nested too deeply"),
+        ({"tokens": torch.full((1, 4, 768), 3e38)}, {}, r"tokens holds values as large as 3e\+38"),
+        (
+            {"uncond_tokens": torch.cat((torch.ones(1, 3, 768), torch.zeros(1, 1, 768)), 1)},
+            {},
+            "zeros as uncond_tokens",
+        ),
+        ({"identity": torch.ones(512)}, {}, "identity has the length 22.6, not 1"),
     ],
 )
 def test_damaged_face_files(tmp_path, changed, metadata, said):
@@ -175,7 +195,7 @@ def test_a_face_remembers_its_recogniser(tmp_path):
     path = save_face(tmp_path / "anna.safetensors", dataclasses.replace(_face(), recogniser="auraface"))
     assert _metadata(path)["recogniser"] == "auraface" and load_face(path).recogniser == "auraface"
     older = {name: value for name, value in FACE_KEYS.items() if name != "recogniser"}
-    save_file({"tokens": torch.zeros(1, 4, 8), "uncond_tokens": torch.zeros(1, 4, 8)}, path, older)
+    save_file({"tokens": torch.ones(1, 4, 8), "uncond_tokens": torch.ones(1, 4, 8)}, path, older)
     assert load_face(path).recogniser == "buffalo_l"
 
 

@@ -38,6 +38,7 @@ def test_boxes_are_cut_off_at_the_canvas_and_refused_outside(pack):
     ):
         boxes.to_frames([BOX, {"x": 300, "y": 0, "width": 20, "height": 9}], 200, 100)
     assert boxes.cells(1024, 512) == (64, 128) and boxes.cells(4, 4) == (1, 1)
+    assert boxes.cells(16384, 4096) == (64, 256)
 
 
 def test_boxes_reach_the_cast_as_fractions_and_as_masks_where_they_move(pack):

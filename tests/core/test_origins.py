@@ -75,9 +75,9 @@ def test_what_training_writes_is_what_loading_reads(tmp_path):
 
 def test_files_without_metadata_count_as_published(tmp_path):
     assert load_saa(published.small_saa()).origin == Origin(widths=(4, 6, 4), text_widths=(8, 8, 8))
-    zeros = {name: torch.zeros(shape) for name, shape in published.saa_module().items()}
+    full = {name: torch.ones(shape) for name, shape in published.saa_module().items()}
     encoder = published.tensors(published.proj_module(depth=1), "proj_module.")
-    save_file({f"SAA_module.{name}": t for name, t in zeros.items()} | encoder, tmp_path / "saa.safetensors")
+    save_file({f"SAA_module.{name}": t for name, t in full.items()} | encoder, tmp_path / "saa.safetensors")
     origin = load_saa(tmp_path / "saa.safetensors").origin
     assert (origin.base, origin.recogniser, origin.text_feature) == ("Stable Diffusion 1.5", "buffalo_l", "clip_l")
     assert origin.clip_vision == model_file("clip_vision").name.removesuffix(".safetensors")

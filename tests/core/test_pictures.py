@@ -162,6 +162,21 @@ def test_clip_gets_what_hugging_faces_processor_gives(size):
     assert torch.equal(clip_pixels(clip_crop(photo)), pixels)
 
 
+@pytest.mark.parametrize("size", [(16, 300_000), (300_000, 16), (100, 1700)])
+def test_pictures_much_longer_than_wide_take_no_more_than_their_middle(size):
+    """All of it, enlarged as CLIP wants its shorter side, would be 4 million pixels long."""
+    photo = np.zeros((*size, 3), dtype=np.uint8)
+    photo[tuple(slice(n // 2 - 8, n // 2 + 8) for n in size)] = 255
+    crop = clip_crop(photo)
+    assert crop.shape == (224, 224, 3) and crop[112, 112].min() > 250
+
+
+def test_what_is_cut_off_long_pictures_would_not_be_seen():
+    photo = np.random.default_rng(0).integers(0, 256, (40, 40 * 16, 3), dtype=np.uint8)
+    longer = np.concatenate([np.zeros_like(photo), photo, np.zeros_like(photo)], axis=1)
+    assert np.array_equal(clip_crop(longer), clip_crop(photo))
+
+
 @pytest.mark.parametrize(
     "box, factor, place",
     [

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamicid_core.attention import gate_terms, padded, score_bias
-from dynamicid_core.regions import box_cells, mask_cells, region_weights, with_default_regions
+from dynamicid_core.regions import box_cells, frames_of, mask_cells, region_weights, with_default_regions
 from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region
 from dynamicid_core.views import View
 
@@ -140,11 +140,36 @@ def test_frames_of_a_batch_have_their_own_regions():
     moving[1, :, 2:] = 1
     still = torch.zeros(1, 4, 4)
     still[:, :2] = 1
-    weights = region_weights(Cast((person(Region(mask=moving)), person(Region(mask=still)))), 4, 4)
+    cast = Cast((person(Region(mask=moving)), person(Region(mask=still))))
+    weights = region_weights(cast, 4, 4, pictures=(0, 1))
     assert weights.visible.shape == (2, 2, 16)
     top = weights.visible.unflatten(-1, (4, 4))[:, :, :2]  # below, cells that are nobody's show everybody
     assert torch.equal(top[:, 0], moving[:, :2])
     assert torch.equal(top[:, 1], still[:, :2].expand(2, -1, -1))
+
+
+def test_frames_of_several_masks_cost_what_the_pictures_need():
+    """Of masks with 97, 89 and 83 frames there are 716,539 combinations; a batch has a few of them."""
+    counts = (97, 89, 83)
+    masks = [torch.rand(count, 4, 4, generator=torch.Generator().manual_seed(count)) for count in counts]
+    cast = Cast(tuple(person(Region(mask=mask)) for mask in masks))
+    weights = region_weights(cast, 4, 4, pictures=(0, 90, 100_000))
+    assert weights.visible.shape == (3, 3, 16)
+    for row, picture in zip(weights.visible, (0, 90, 100_000), strict=True):
+        expected = torch.stack([mask[picture % len(mask)].flatten() for mask in masks])
+        torch.testing.assert_close(row, expected)
+    assert frames_of(cast, 90) == (90, 1, 7) and frames_of(cast, 0) == (0, 0, 0)
+
+
+def test_a_frame_without_regions_is_not_damped():
+    """One picture's frame is empty, the other's is not: what is in the batch besides changes neither."""
+    mask = torch.zeros(2, 4, 4)
+    mask[1, :, :2] = 1
+    cast = Cast((person(Region(mask=mask)),))
+    together = gate_terms(region_weights(cast, 4, 4, pictures=(0, 1)), 2.0)
+    alone = [gate_terms(region_weights(cast, 4, 4, pictures=(i,)), 2.0) for i in (0, 1)]
+    assert torch.equal(together, torch.cat(alone))
+    assert (together[0, 1, 0] == 1).all() and (together[0, 1, 1] == 0).all()
 
 
 def test_a_view_shows_its_part_of_the_regions():

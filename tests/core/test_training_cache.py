@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -214,6 +215,14 @@ def test_the_crop_is_the_middle_unless_the_face_is_elsewhere():
     assert training_crop((200, 100), (0.2, 0.9, 0.6, 1.0), 50) == ((100, 50), (50, 0))
     assert training_crop((100, 400), (0.3, 0.0, 0.9, 1.0), 50) == ((50, 200), (0, 95))  # too large: its middle
     assert training_crop((33, 47), None, 64) == ((64, 91), (0, 14))  # small photos are enlarged
+
+
+def test_photos_much_longer_than_wide_are_cropped_before_they_are_enlarged(monkeypatch):
+    photo = np.random.default_rng(0).integers(0, 256, (20, 300_000, 3), dtype=np.uint8)
+    picture = TrainingPicture(SimpleNamespace(open=lambda _: photo), 64)(SimpleNamespace(box=None))["picture"]
+    middle = photo[:, 149_900:150_100]
+    expected = TrainingPicture(SimpleNamespace(open=lambda _: middle), 64)(SimpleNamespace(box=None))["picture"]
+    assert (picture.int() - expected.int()).abs().max() <= 1
 
 
 def test_a_face_in_a_wide_photo_is_in_its_training_picture(tmp_path):

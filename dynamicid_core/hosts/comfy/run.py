@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ...attention import SiteFaces
 from ...call import AppliedCast, Call, Memory, Row, faces_of_rows, prepare_call
+from ...crops import Sampled
 from ...regions import GridSize
+from .crops import note_run, note_tile
 from .neighbours import compile_key, first_of_each, repeated_rows, uncompiled, warn_once
 from .rows import KEY, label_conditionings, rows_of_call
 
@@ -125,8 +127,11 @@ class CastWrappers:
             if applied.recorder is not None:
                 applied.recorder.clear()
         guider.conds = label_conditionings(guider.conds, noise.shape[0])
+        latent = (noise.shape[-2], noise.shape[-1])
+        mask = args[1] if len(args) > 1 else kwargs.get("denoise_mask")
+        note_run(self.casts, Sampled(latent, mask is not None))
         options = extra_args["model_options"].get("transformer_options", {})
-        options = {**options, KEY: Run((noise.shape[-2], noise.shape[-1]))}
+        options = {**options, KEY: Run(latent)}
         extra_args = {**extra_args, "model_options": {**extra_args["model_options"], "transformer_options": options}}
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
@@ -143,6 +148,8 @@ class CastWrappers:
         if rows is None:
             warn_once(f"{len(x)} rows for {len(indices)} conditionings")
         else:
+            if run.latent not in (None, x.shape[-2:]) and any(row.view is None for row in rows):
+                note_tile(self.casts, run.latent, (x.shape[-2], x.shape[-1]))
             sources = repeated_rows(options, x, c_crossattn, run.memory)
             casts = [calls_of(applied, run, rows, x, t, executor.class_obj, sources) for applied in self.casts]
             options = with_patches(options, casts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from ...attention import SiteFaces, attend, site_faces
 from ...bases import attention_sites, fitting_layout
 from ...call import FACE_ROLE, NULL_ROLE, AppliedCast, Call, Memory, Row, prepare_call
+from ...crops import Sampled, crop_warning
 from ...gate_maps import GateRecorder
 from ...networks.saa import LORA_TARGETS, SAAModule
+from ...regions import GridSize
 from ...types import Cast, DynamicIDError, SAAOptions
 
 KEY = "dynamicid"  # in cross_attention_kwargs
@@ -171,7 +174,12 @@ class CallHook:
         rows = tuple(Row(role, frame) for role in roles for frame in range(pictures))
         levels = torch.as_tensor(timestep, device=sample.device).float().reshape(-1).expand(count)
         latent = (sample.shape[-2], sample.shape[-1])
+        self._memory.get(("crop", latent), lambda: self._warn_of_crop(latent))
         return Step(prepare_call(self.applied, rows, latent, levels, self.schedule, sample, self._memory), guided)
+
+    def _warn_of_crop(self, latent: GridSize) -> None:
+        if message := crop_warning(self.applied.cast, Sampled(latent)):
+            warnings.warn(message, stacklevel=2)
 
 
 class Attachment:

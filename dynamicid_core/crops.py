@@ -1,0 +1,70 @@
+"""Whether what is sampled is the picture that people's places were given for, or a part of it: said, since it cannot be told.
+
+A host samples what it is given. Detailers give it a crop of the picture and tilers a tile, and the places are then laid over
+the whole of that. What can be known is another shape than that of the masks or of the boxes' canvas, another shape than
+that of the picture that the same people were put into before, or that only a part is to be denoised this time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .regions import GridSize
+from .types import Cast
+
+CELL = 8  # px of a picture for each cell of its latent
+ALIKE = 0.1  # of the logarithms of two shapes: sizes are rounded to cells
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """What one run samples."""
+
+    latent: GridSize  # height and width in cells
+    masked: bool = False  # only a part of it is denoised
+
+
+def made_for(cast: Cast) -> GridSize | None:
+    """Height and width, in any unit, of the picture that people's places were given for: a canvas, or the size of a mask.
+
+    None where boxes are fractions alone, or nobody has a place.
+    """
+    regions = [person.region for person in cast.people if person.region is not None]
+    canvases = [region.canvas for region in regions if region.canvas is not None]
+    masks = [(region.mask.shape[-2], region.mask.shape[-1]) for region in regions if region.mask is not None]
+    return next(iter([*canvases, *masks]), None)
+
+
+def is_alike(one: GridSize, other: GridSize) -> bool:
+    """Whether two sizes have one shape."""
+    return abs(math.log(one[0] * other[1]) - math.log(one[1] * other[0])) < ALIKE
+
+
+def crop_warning(cast: Cast, now: Sampled, before: Sampled | None = None, tile: GridSize | None = None) -> str | None:
+    """What to tell the user where people may land in wrong places; None where nothing speaks for it, or for one person.
+
+    ``before``: the first run with these people for the same picture; ``tile``: the part, in cells, that a call of the model
+    was given of what is sampled.
+    """
+    size = made_for(cast)
+    if len(cast.people) < 2:
+        return None
+    if tile is not None:
+        known = f"are put into {_px(now.latent)}, of which a part of {_px(tile)} is sampled by itself"
+    elif size is not None and not is_alike(size, now.latent):
+        known = f"have places in a picture of {size[1]} x {size[0]}, and what is sampled has {_px(now.latent)}"
+    elif before is not None and not is_alike(before.latent, now.latent):
+        known = f"were put into {_px(before.latent)} before, and now {_px(now.latent)} are sampled"
+    elif before is not None and now.masked and not before.masked:
+        known = f"were put into {_px(before.latent)} before, and now a part of {_px(now.latent)} is sampled again"
+    else:
+        return None
+    return (
+        f"{len(cast.people)} people {known}. Their places are laid over all that is sampled: if it is a crop of their picture, as "
+        "detailers and tilers take it, faces land on the wrong people. Give such a node a model with one person, or without faces."
+    )
+
+
+def _px(cells: GridSize) -> str:
+    return f"{cells[1] * CELL} x {cells[0] * CELL} px"
