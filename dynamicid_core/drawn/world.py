@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 Made = tuple[Mapping[str, Tensor], Mapping[str, str]]  # tensors and metadata of a file
 
 CROP_FACTOR = 2.0  # of the photos that the face encoder was trained on
-STEPS, GUIDANCE = 25, 2.5  # of sampling
+STEPS, GUIDANCE = 25, 4.0  # of sampling
 GATE_THRESHOLD = 0.0  # that the weights were trained with
 LAYOUT_STRENGTH = 0.5  # of boxes: more turns small networks garish
 ACTING = SAAOptions(gate_threshold=GATE_THRESHOLD, layout_strength=LAYOUT_STRENGTH)
