@@ -33,16 +33,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .errors import DynamicIDError as DynamicIDError  # most modules know it from here
+
 # What a front end (nodes, library, command line) supplies, and each knows how.
 Part = Literal["face detector", "detected face", "IMR weights", "CLIP vision"]
 
 
 # Whose identities the published checkpoints know. Faces, files and detectors that name no recogniser are of this one.
 RECOGNISER = "buffalo_l"
-
-
-class DynamicIDError(ValueError):
-    """A mistake that the user can mend. Its text says what was found and what to do."""
 
 
 class Missing(DynamicIDError):
@@ -213,5 +211,9 @@ class SAAOptions:
         _finite(self.weight, "weight", -10.0, 10.0)
         _finite(self.lora_strength, "lora_strength", -10.0, 10.0)
         _finite(self.layout_strength, "layout_strength", 0.0, 100.0)
+        if self.start_at > self.end_at:
+            raise DynamicIDError(
+                f"start_at is {self.start_at} and end_at {self.end_at}, so faces would never act; let start_at come first."
+            )
         if self.outside not in ("everyone", "nobody"):
             raise DynamicIDError(f"outside is {self.outside!r}; it must be 'everyone' or 'nobody'.")

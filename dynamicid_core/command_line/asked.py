@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.cases import Box, Case, Reference, checksum, pictures_in, read_cases
+from ..evaluation.cases import Box, Case, Reference, pictures_in, read_cases
 from ..evaluation.lists import is_list
 from ..pictures import read_mask
 from ..types import DynamicIDError
-from .settings import PersonSettings, read_png
+from .settings import PersonSettings, Settings, located, read_png
 
 LISTS = ("list.jsonl", "list.json", "list.csv", "list.tsv", "list.toml")
 DRAWINGS = ("_regions", "_activation")  # what `generate --explain` puts beside a picture
 
 
-def cases_of(paths: Sequence[Path]) -> list[Case]:
-    """The cases of pictures that remember their settings, of folders, and of lists."""
+def cases_of(paths: Sequence[Path], people: Path | None = None) -> list[Case]:
+    """The cases of pictures that remember their settings, of folders, and of lists. ``people``: as in :func:`case_of`."""
     cases: list[Case] = []
     for path in paths:
         if path.is_dir():
             lists = [path / name for name in LISTS if (path / name).is_file()]
             found = [case for file in lists for case in read_cases(file)]
-            cases += found or [case_of(picture) for picture in pictures_in(path) if not _is_drawing(picture)]
+            cases += found or [case_of(picture, people) for picture in pictures_in(path) if not _is_drawing(picture)]
         elif is_list(path):
             cases += read_cases(path)
         elif not _is_drawing(path):
-            cases.append(case_of(path))
+            cases.append(case_of(path, people))
     if not cases:
         raise DynamicIDError(f"There are no pictures in {', '.join(map(str, paths))}.")
     return cases
@@ -40,8 +39,11 @@ def _is_drawing(path: Path) -> bool:
     return plain is not None and path.with_name(plain + path.suffix).is_file()
 
 
-def case_of(path: Path) -> Case:
-    """A picture that `generate` made, by what it remembers; DynamicIDError for any other."""
+def case_of(path: Path, people: Path | None = None) -> Case:
+    """A picture that `generate` made, by what it remembers; DynamicIDError for any other.
+
+    ``people``: where the photos lie that it names (:func:`settings.located`).
+    """
     if not path.is_file():
         raise DynamicIDError(f"There is no file {path}.")
     try:
@@ -51,26 +53,19 @@ def case_of(path: Path) -> Case:
         raise DynamicIDError(f"{text} Say in a list who it shall show (`evaluate --help` has an example).") from error
     if not settings.people:
         raise DynamicIDError(f"{path} remembers nobody. Say in a list who it shall show.")
-    people = tuple(_reference(person, settings.photos, settings.checksums, path) for person in settings.people)
-    return Case(path, people, settings.prompt)
+    return case_with(located(settings, path, people), path)
 
 
-def _reference(person: PersonSettings, photos: dict[str, Any], sums: dict[str, str], picture: Path) -> Reference:
-    files = []
-    for name in person.files:
-        places = [Path(name), picture.parent / name]
-        file = next((place for place in places if place.is_file()), None)
-        if file is None:
-            raise DynamicIDError(
-                f"{picture} was made with {name}, which is not there. Call this from the folder where it was made, or name "
-                "the people in a list."
-            )
-        if sums.get(name, "") not in ("", checksum(file)):
-            print(f"{file} has changed since {picture} was made.", file=sys.stderr)
-        files.append(file)
+def case_with(settings: Settings, picture: Path) -> Case:
+    """A picture that was made with these settings."""
+    return Case(picture, tuple(_reference(person, settings.photos) for person in settings.people), settings.prompt)
+
+
+def _reference(person: PersonSettings, photos: dict[str, Any]) -> Reference:
     index = photos.get("index", 0) if person.index is None else person.index
     order = photos.get("order", "large-small")
-    return Reference(tuple(files), person.name, _box_of(person), person.expression, order=order, index=index)
+    files = tuple(map(Path, person.files))
+    return Reference(files, person.name, _box_of(person), person.expression, order=order, index=index)
 
 
 def _box_of(person: PersonSettings) -> Box | None:

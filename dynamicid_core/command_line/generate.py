@@ -3,7 +3,8 @@
 Each photo is another person; --face starts a person too, and --box, --mask, --expression, --weight, --name and
 --face-index that follow belong to the --face before them. Without boxes or masks several people stand side by side.
 
-The PNG remembers its settings; --from makes the picture again, and other options change it.
+The PNG remembers its settings, and files by their names, without folders; --from makes the picture again, and other options
+change it. --no-metadata leaves all of that out.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import dataclasses
 import random
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bases import base_named
+from ..saving import PICTURE, write_picture
 from ..types import Cast, DynamicIDError, SAAOptions
+from ..writing import check_file
 from . import models, people, world
 from .encode import add_photo_arguments, photo_options
-from .settings import SAMPLERS, Settings, checksum, read_png, write_png
+from .settings import SAMPLERS, Settings, located, read_png, write_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,6 +54,7 @@ OPTION_HELP = {
     "outside": "who is visible outside all regions",
     "lora_strength": "strength of the LoRA",
 }
+DRAWINGS = ("regions", "activation")  # of --explain
 PREFIXED = {"weight": "--face-weight"}  # --weight is one person's
 
 
@@ -68,6 +73,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, default=Path("dynamicid.png"), metavar="PNG", help="default: %(default)s"
     )
     parser.add_argument("--from", type=Path, dest="origin", metavar="PNG", help="take the settings of this picture")
+    parser.add_argument(
+        "--people", type=Path, dest="people_folder", metavar="FOLDER",
+        help="with --from: where the photos lie that it names (default: the current folder, or the picture's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-metadata",
+        action="store_true",
+        help="write nothing but the picture; it then cannot be made again by --from",
+    )
     parser.add_argument(
         "--explain", action="store_true", help="also draw the regions (NAME_regions.png) and where identity went in "
         "(NAME_activation.png)",
@@ -123,11 +137,10 @@ def settings_of(options: argparse.Namespace) -> Settings:
     acts = {
         name: getattr(options, f"option_{name}") for name in fields if getattr(options, f"option_{name}") is not None
     }
-    typed_people = people.people_of(options) or base.people
-    named = ("models", "model", "config", "saa", "imr", "clip_vision", "detector")
-    given: dict[str, Any] = {name: str(getattr(options, name)) for name in named if getattr(options, name)}
-    if options.stand_in:
-        given["stand_in"] = True
+    typed_people = people.people_of(options)
+    if options.origin and not typed_people:
+        typed_people = located(base, options.origin, options.people_folder).people
+    given = {"stand_in": True} if options.stand_in else {}
     return dataclasses.replace(
         base,
         people=typed_people,
@@ -138,23 +151,11 @@ def settings_of(options: argparse.Namespace) -> Settings:
     )
 
 
-def use_models_of(settings: Settings, options: argparse.Namespace) -> argparse.Namespace:
-    """The options with the model files that the settings name."""
-    values = {**vars(options), **settings.models}
-    values["models"] = Path(values["models"]) if values["models"] else None
-    return argparse.Namespace(**values)
-
-
-def note_changes(settings: Settings) -> None:
-    """Say which files are no longer those that a picture was made with."""
-    for person in settings.people:
-        for path in person.paths:
-            if not Path(path).is_file():
-                raise DynamicIDError(
-                    f"The picture was made with {path}, which is not there; give the people anew with --face."
-                )
-            if settings.checksums.get(path, checksum(path)) != checksum(path):
-                print(f"{path} has changed since the picture was made; the result will differ.", file=sys.stderr)
+def note_models(remembered: Mapping[str, Any], used: Mapping[str, Any]) -> None:
+    """Say which models have other names than those that a picture was made with."""
+    for option, name in remembered.items():
+        if option in used and (now := Path(str(used[option])).name) != str(name):
+            print(f"The picture was made with {name}, and is made with {now} now; it will differ.", file=sys.stderr)
 
 
 # --- the picture --------------------------------------------------------------------------------------------------
@@ -181,8 +182,15 @@ def sample(pipe: Any, settings: Settings, progress: bool) -> Image:
     return picture
 
 
-def explain(output: Path, cast: Cast, recorder: GateRecorder, picture: Image) -> dict[str, Path]:
-    """Draw the cast's regions and the gate maps beside the picture."""
+def drawing_path(output: Path, name: str) -> Path:
+    """Where one of ``DRAWINGS`` lies: beside the picture."""
+    return output.with_name(f"{output.stem}_{name}.png")
+
+
+def explain(
+    output: Path, cast: Cast, recorder: GateRecorder, picture: Image, inputs: Sequence[str], marked: bool
+) -> dict[str, Path]:
+    """Draw the cast's regions and the gate maps beside the picture. ``inputs``, ``marked``: as in :func:`write_picture`."""
     import numpy as np
     from PIL import Image
 
@@ -191,27 +199,29 @@ def explain(output: Path, cast: Cast, recorder: GateRecorder, picture: Image) ->
     width, height = picture.size
     names = [person.face.name for person in cast.people]
     drawings = {
-        "regions": draw_cast(cast, width, height),
-        "activation": side_by_side(draw_gate_maps(recorder.maps(height, width)[0], names, np.asarray(picture))),
+        DRAWINGS[0]: draw_cast(cast, width, height),
+        DRAWINGS[1]: side_by_side(draw_gate_maps(recorder.maps(height, width)[0], names, np.asarray(picture))),
     }
-    paths = {name: output.with_name(f"{output.stem}_{name}.png") for name in drawings}
+    paths = {name: drawing_path(output, name) for name in drawings}
     for name, path in paths.items():
-        Image.fromarray(drawings[name]).save(path)
+        write_picture(path, Image.fromarray(drawings[name]), PICTURE, inputs, marked=marked)
     return paths
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = settings_of(options)
-    options = use_models_of(settings, options)
+    options.stand_in = bool(settings.models.get("stand_in"))  # a picture remembers that
+    inputs = [path for person in settings.people for path in person.paths]
+    inputs += [str(options.origin)] if options.origin else []
+    for path in [options.output, *(drawing_path(options.output, name) for name in DRAWINGS if options.explain)]:
+        check_file(path, PICTURE, inputs)
     with tempfile.TemporaryDirectory(prefix="dynamicid-") as folder:
         drawn = not settings.people and options.stand_in
         if drawn:
             settings = dataclasses.replace(settings, people=world.shown_people(Path(folder)))
         if not settings.people:
             raise DynamicIDError("Nobody is given. Name a photo of each person, or use --face.")
-        note_changes(settings)
-        sums = {path: checksum(path) for person in settings.people for path in person.paths}
-        written = _generate(dataclasses.replace(settings, checksums=sums), options, drawn)
+        written = _generate(settings, options, drawn, inputs)
     settings = written.pop("settings")
     text = "\n".join(f"saved {path}" for path in written.values()) + f"\nseed {settings.seed}"
     return {
@@ -228,20 +238,23 @@ def _sized(settings: Settings, options: argparse.Namespace, did: DynamicID) -> S
     return dataclasses.replace(settings, width=base.side, height=base.side)
 
 
-def _generate(settings: Settings, options: argparse.Namespace, drawn: bool) -> dict[str, Any]:
+def _generate(settings: Settings, options: argparse.Namespace, drawn: bool, inputs: Sequence[str]) -> dict[str, Any]:
     from ..gate_maps import GateRecorder
 
     photos = any(not people.is_face_file(path) for person in settings.people for path in person.files)
     poses = any(person.pose_image for person in settings.people)
     edits = poses or any(person.expression for person in settings.people)
+    used = models.named(options, photos=photos, faces=photos or poses, expressions=edits)
+    note_models(settings.models, used)
     did = models.load_dynamicid(options, photos=photos, faces=photos or poses, expressions=edits)
-    settings = _sized(settings, options, did)
+    settings = dataclasses.replace(_sized(settings, options, did), models=used)
     cast = people.make_cast(did, settings)
     recorder = GateRecorder() if options.explain else None
     with did.apply(cast, settings.options, recorder=recorder, warn=lambda text: print(text, file=sys.stderr)):
         picture = sample(did.pipe, settings, progress=not options.quiet)
     picture = world.enlarged(picture) if options.stand_in else picture
     # Drawn portraits are gone when the command ends: the settings then say that there were none.
-    kept = dataclasses.replace(settings, people=(), checksums={}) if drawn else settings
-    written = {"picture": write_png(options.output, picture, kept), "settings": kept}
-    return {**written, **(explain(options.output, cast, recorder, picture) if recorder else {})}
+    kept = dataclasses.replace(settings, people=()) if drawn else settings
+    told = not options.no_metadata
+    written = {"picture": write_png(options.output, picture, kept if told else None, inputs), "settings": kept}
+    return {**written, **(explain(options.output, cast, recorder, picture, inputs, told) if recorder else {})}

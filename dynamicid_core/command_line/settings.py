@@ -1,24 +1,27 @@
 """What makes a picture: everything that ``generate`` needs to make it again, as JSON in the PNG's metadata.
 
-Photos, face files and masks are not stored, only their paths, as they were given, and checksums to notice changes.
+Pictures are passed on. So photos, face files, masks and models are not stored but named, without their folders.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..saving import PICTURE, SETTINGS_KEY, write_picture
 from ..types import DynamicIDError, SAAOptions
+from ..writing import AnyPath
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PNG_KEY = "dynamicid"
 VERSION = 1
+# Of the options that name models, those that a picture tells.
+MODELS = ("model", "saa", "imr", "clip_vision", "detector", "stand_in")
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {  # as typed -> diffusers' class and its settings
     "ddim": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
     "euler": ("EulerDiscreteScheduler", {}),
@@ -50,6 +53,12 @@ class PersonSettings:
         """Every file that is read for this person."""
         return [*self.files, *(path for path in (self.mask, self.pose_image) if path)]
 
+    def with_files(self, change: Callable[[str], str]) -> PersonSettings:
+        """The same with other paths of all files."""
+        files = tuple(map(change, self.files))
+        mask, pose = (path and change(path) for path in (self.mask, self.pose_image))
+        return dataclasses.replace(self, files=files, mask=mask, pose_image=pose)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -66,13 +75,14 @@ class Settings:
     sampler: str = "ddim"
     photos: dict[str, Any] = field(default_factory=dict)  # order, index, crop_factor, on_no_face where not the defaults
     options: SAAOptions = field(default_factory=SAAOptions)
-    models: dict[str, Any] = field(default_factory=dict)  # options of the command line that name model files
-    checksums: dict[str, str] = field(default_factory=dict)  # path -> sha256 of people's files
+    models: dict[str, Any] = field(default_factory=dict)  # option of the command line -> the model file that is used
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
             if getattr(self, name) % 8 or not 64 <= getattr(self, name) <= 8192:
                 raise DynamicIDError(f"--size: {name} {getattr(self, name)} must be a multiple of 8 from 64 to 8192.")
+        if not -(2**63) <= self.seed < 2**64:
+            raise DynamicIDError(f"--seed {self.seed} is too large; it may have 64 bits.")
         if not 1 <= self.steps <= 1000:
             raise DynamicIDError(f"--steps {self.steps} must lie between 1 and 1000.")
         if not 1 <= self.cfg <= 100:
@@ -80,28 +90,54 @@ class Settings:
         if self.sampler not in SAMPLERS:
             raise DynamicIDError(f"--sampler {self.sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}.")
 
+    def shared(self) -> Settings:
+        """As a picture carries them: files by their names alone."""
+        names = _names(path for person in self.people for path in person.paths)
+        people = tuple(person.with_files(names.__getitem__) for person in self.people)
+        models = {option: self.models[option] for option in MODELS if option in self.models}
+        models = {option: Path(file).name if isinstance(file, str) else file for option, file in models.items()}
+        return dataclasses.replace(self, people=people, models=models)
+
     def to_json(self) -> str:
-        return json.dumps({"version": VERSION, **dataclasses.asdict(self)}, ensure_ascii=False)
+        """As text, :meth:`shared`."""
+        return json.dumps({"version": VERSION, **dataclasses.asdict(self.shared())}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
-        """Raises DynamicIDError for anything that :meth:`to_json` of this version did not write."""
+        """:meth:`shared`, whoever wrote them. Raises DynamicIDError for anything that :meth:`to_json` did not write."""
         try:
             values = json.loads(text)
             if values.pop("version") != VERSION:
                 raise DynamicIDError("its settings were written by another version of DynamicID")
+            values.pop("checksums", None)  # of people's files, which pictures held until they were to say less
             values["options"] = SAAOptions(**values["options"])
             values["people"] = tuple(
                 PersonSettings(**{**p, "files": tuple(p["files"]), "box": p["box"] and tuple(p["box"])})
                 for p in values["people"]
             )
-            return cls(**values)
+            return cls(**values).shared()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DynamicIDError(f"The picture's settings cannot be read ({error}).") from error
 
 
-def checksum(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def _names(paths: Iterable[str]) -> dict[str, str]:
+    """Path -> its name; where several files have one, a text that names none, so that none is taken for another later."""
+    of_name: dict[str, list[str]] = {}
+    for path in dict.fromkeys(paths):
+        of_name.setdefault(Path(path).name, []).append(path)
+    return {
+        path: name if len(same) == 1 else f"{name} ({number} of {len(same)})"
+        for name, same in of_name.items()
+        for number, path in enumerate(same, 1)
+    }
+
+
+def need_file(path: str, what: str) -> None:
+    """Raise DynamicIDError unless it is a file, as what names it: a photo, a mask."""
+    if Path(path).is_dir():
+        raise DynamicIDError(f"{path} is a folder; name a {what} in it.")
+    if not Path(path).exists():
+        raise DynamicIDError(f"There is no {what} {path}. Check the name and the folder.")
 
 
 def read_png(path: Path) -> Settings:
@@ -110,7 +146,7 @@ def read_png(path: Path) -> Settings:
 
     try:
         with Image.open(path) as image:
-            text = image.info.get(PNG_KEY)
+            text = image.info.get(SETTINGS_KEY)
     except (OSError, SyntaxError) as error:
         raise DynamicIDError(f"--from: {path} cannot be read as a picture ({error}).") from error
     if text is None:
@@ -121,15 +157,36 @@ def read_png(path: Path) -> Settings:
     return Settings.from_json(text)
 
 
-def write_png(path: Path, picture: Image, settings: Settings) -> Path:
-    """Raises DynamicIDError if it cannot be saved there."""
+def located(settings: Settings, picture: Path, folder: Path | None = None) -> Settings:
+    """The settings of a picture with its people's files found: in ``folder`` and the folders there, or else in the current
+    folder or beside the picture.
+
+    Raises DynamicIDError where one is not there, and where several have its name: nothing tells which of them it was.
+    """
+    places = (
+        [Path(), picture.parent] if folder is None else [folder, *sorted(p for p in folder.glob("*") if p.is_dir())]
+    )
+    return dataclasses.replace(
+        settings, people=tuple(p.with_files(lambda name: _found(name, places, picture)) for p in settings.people)
+    )
+
+
+def _found(name: str, places: Sequence[Path], picture: Path) -> str:
+    found: dict[Path, Path] = {}
+    for place in places:
+        if name and (path := place / name).is_file():
+            found.setdefault(path.resolve(), path)
+    if len(found) == 1:
+        return str(*found.values())
+    what = f"there are several of that name ({', '.join(map(str, found.values()))})" if found else "which is not there"
+    raise DynamicIDError(f"{picture} was made with {name}, {what}. Name the folder of its photos with --people.")
+
+
+def write_png(path: Path, picture: Image, settings: Settings | None, inputs: Iterable[AnyPath] = ()) -> Path:
+    """The picture with its settings, or without any metadata. Raises DynamicIDError if it cannot be saved there."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_itxt(PNG_KEY, settings.to_json())  # as text, but for any language
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path, format="PNG", pnginfo=info)
-    except OSError as error:
-        raise DynamicIDError(f"The picture cannot be saved ({error}). Give another place with --output.") from error
-    return path
+    if settings is not None:
+        info.add_itxt(SETTINGS_KEY, settings.to_json())  # as text, but for any language
+    return write_picture(path, picture, PICTURE, inputs, form="PNG", pnginfo=info)

@@ -17,8 +17,8 @@ from dynamicid_core.command_line import models, parser
 from dynamicid_core.command_line.samples import samples
 from dynamicid_core.command_line.settings import read_png
 from dynamicid_core.evaluation.results import read_run
-from dynamicid_core.files import write_safetensors
 from dynamicid_core.origins import Origin
+from dynamicid_core.saving import write_safetensors
 
 pytest.importorskip("diffusers")
 pytest.importorskip("insightface")

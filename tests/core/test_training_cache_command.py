@@ -12,7 +12,7 @@ import training_set as small
 
 from dynamicid_core.checkpoints import write_saa
 from dynamicid_core.command_line import main, models
-from dynamicid_core.files import write_safetensors
+from dynamicid_core.saving import write_safetensors
 
 pytest.importorskip("diffusers")
 pytest.importorskip("accelerate")
