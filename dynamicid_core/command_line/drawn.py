@@ -166,6 +166,8 @@ examples:
         from accelerate import Accelerator
 
         check_folder(options.output)
+        if not 0 <= options.seed < 2**53:
+            raise DynamicIDError(f"--seed {options.seed} must lie between 0 and 2^53.")
         torch.set_num_threads(options.threads)
         accelerator = Accelerator(mixed_precision=options.precision)
         given = {"seed": options.seed} | ({"pictures": options.pictures} if options.pictures else {})
