@@ -235,7 +235,8 @@ def _how_to_get(pack: str, roots: Sequence[str | Path]) -> str:
     if (name := Path(pack).name) in PUBLISHED_PACKS:
         url = PACK_URL.replace(model_file("face_pack").name, name)
         return f"Download {url} and unpack its .onnx files into {root / 'models' / name}."
-    return f"InsightFace publishes {', '.join(PUBLISHED_PACKS)}; of another, put the .onnx files into {root / 'models' / name}."
+    place = root / "models" / name
+    return f"InsightFace publishes {', '.join(PUBLISHED_PACKS)}; of another, put the .onnx files into {place}."
 
 
 def split_pack(pack: str, identity_channels: str = "rgb") -> tuple[str, str]:

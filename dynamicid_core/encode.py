@@ -118,7 +118,7 @@ def choose_faces(
 ) -> tuple[list[list[DetectedFace]], list[DetectedFace | None]]:
     """All faces of each photo (uint8 RGB [h, w, 3]) in ``order``, and the one numbered ``index``, None without any.
 
-    Raises DynamicIDError if a photo shows faces but not so many, with the photo's name, and number if there are several.
+    Raises DynamicIDError if a photo shows faces but not so many, with its name, and its number if there are several.
     """
     found: list[list[DetectedFace]] = []
     chosen: list[DetectedFace | None] = []
@@ -170,8 +170,8 @@ def _check_numbers(values: Tensor, network: str) -> None:
     """Raise DynamicIDError where a network gave NaN or infinity, which no photo is to blame for."""
     if not torch.isfinite(values).all():
         raise DynamicIDError(
-            f"The {network} gave NaN or infinite values, whatever the photo shows: its file is damaged, or it runs in a "
-            "precision that is too low. Get the file again, or run it in float32."
+            f"The {network} gave NaN or infinite values, whatever the photo shows: its file is damaged, or it runs in "
+            "a precision that is too low. Get the file again, or run it in float32."
         )
 
 
@@ -194,7 +194,7 @@ def encode_photos(
     ``photos``: uint8 RGB [h, w, 3] each, as :func:`pictures.to_rgb` makes them. ``detector``: None means that no face
     is looked for, which only ``on_no_face="clip only"`` allows. ``order``, ``index``: which face of several.
     ``crop_factor``: 0 encodes the whole photo, as published, else a square of so many face sizes around the face.
-    ``on_no_face``: one of :data:`faces.ON_NO_FACE`. ``files``: what the photos are called in messages (else as ``name``).
+    ``on_no_face``: one of :data:`faces.ON_NO_FACE`. ``files``: the photos' names in messages (default: ``name``).
     ``progress``: goes through the photos while faces are looked for.
     Raises DynamicIDError for photos that cannot be used, for a detector whose recogniser the encoder does not know and
     for networks that give no numbers, and :class:`types.Missing` for a detector that is needed.

@@ -137,8 +137,8 @@ def _unreadable(path: Path, error: Exception, safetensors: bool) -> DynamicIDErr
             return DynamicIDError(f"{path} could not be read: {DAMAGED}.")
         or_damaged = "" if whole else ", or is damaged"
         return DynamicIDError(
-            f"{path} holds Python objects besides tensors{or_damaged}; reading them could execute code, so it was refused. "
-            "Get the weights from a source that ships plain tensors (safetensors)."
+            f"{path} holds Python objects besides tensors{or_damaged}; reading them could execute code, so it was "
+            "refused. Get the weights from a source that ships plain tensors (safetensors)."
         )
     return DynamicIDError(f"{path} could not be read: {_damage(path, safetensors)}.")
 

@@ -213,7 +213,8 @@ class SAAOptions:
         _finite(self.layout_strength, "layout_strength", 0.0, 100.0)
         if self.start_at > self.end_at:
             raise DynamicIDError(
-                f"start_at is {self.start_at} and end_at {self.end_at}, so faces would never act; let start_at come first."
+                f"start_at is {self.start_at} and end_at {self.end_at}, so faces would never act; "
+                "let start_at come first."
             )
         if self.outside not in ("everyone", "nobody"):
             raise DynamicIDError(f"outside is {self.outside!r}; it must be 'everyone' or 'nobody'.")

@@ -17,8 +17,8 @@ CELL = 8  # boxes that move from frame to frame become masks with a cell for thi
 def frames_of(bboxes: object) -> list[list[PixelBox]]:
     """Boxes as nodes and scripts give them -> boxes for each frame.
 
-    Known are one box (a dictionary), a list of boxes, and a list of such lists, one for each frame; None is no box. Raises
-    DynamicIDError for anything else.
+    Known are one box (a dictionary), a list of boxes, and a list of such lists, one for each frame; None is no box.
+    Raises DynamicIDError for anything else.
     """
     if isinstance(bboxes, Mapping):
         return [[bboxes]]

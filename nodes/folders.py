@@ -114,7 +114,7 @@ def _named_folders() -> dict[str, str]:
 
 
 def without_folders(message: str) -> str:
-    """A message for the browser: files are named from the host's folders on, since where it is installed is nobody's business."""
+    """A message for the browser, which names files from the host's folders on: where it lies is nobody's business."""
     for folder, name in sorted(_named_folders().items(), key=lambda entry: -len(entry[0])):
         message = re.sub(rf"(?<![\w\\/.~-]){re.escape(folder)}(?![\w-])", name, message)
     return message

@@ -1,8 +1,8 @@
 """Put this pack into ComfyUI: ``python scripts/setup.py [--yes]``. Running it again is safe.
 
 It finds ComfyUI (see comfyui/finding.py), or installs one with comfy-cli if it may; makes the pack appear in its
-``custom_nodes``, where another copy of it stays unless the user agrees, or says ``--relink``; installs requirements.txt into
-the Python that runs it; and says what to do next.
+``custom_nodes``, where another copy of it stays unless the user agrees, or says ``--relink``; installs requirements.txt
+into the Python that runs it; and says what to do next.
 """
 
 from __future__ import annotations

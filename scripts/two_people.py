@@ -1,8 +1,8 @@
 """Two people in one picture, made by ComfyUI: ``python scripts/two_people.py``, or with photos ``... a.jpg b.jpg``.
 
-It finds ComfyUI (see comfyui/finding.py) or offers to install one, finds or fetches the models, starts a server with this very
-copy of the pack unless one runs with it, queues ``workflows/api/two_people.json`` and saves the picture. What is linked into
-ComfyUI stays as it is: the server has a base folder of its own, which is gone afterwards. Without photos, or with
+It finds ComfyUI (see comfyui/finding.py) or offers to install one, finds or fetches the models, starts a server with this
+very copy of the pack unless one runs with it, queues ``workflows/api/two_people.json`` and saves the picture. What is linked
+into ComfyUI stays as it is: the server has a base folder of its own, which is gone afterwards. Without photos, or with
 ``--stand-in``, the models are those of the drawn world, which the project brings, and nothing is fetched.
 
 Starts with the standard library alone, then runs itself again in the Python of ComfyUI.
@@ -225,8 +225,8 @@ def drawn_host() -> Iterator[Client]:
 
 @contextlib.contextmanager
 def own_host(options: argparse.Namespace) -> Iterator[Client]:
-    """The ComfyUI that the user named, or has running with this very pack; else one that is started for this picture, with this
-    pack in a base folder of its own."""
+    """The ComfyUI that the user named, or has running with this very pack; else one that is started for this picture,
+    with this pack in a base folder of its own."""
     client = Client(options.server or f"http://127.0.0.1:{options.port}")
     with contextlib.ExitStack() as stack:
         if not options.server:

@@ -1,7 +1,8 @@
 """The command line, one file for each command. What a user types: ``python -m dynamicid_core --help``.
 
-Exit codes: 0 done, 1 a mistake (or several, of a command that does several things) that a line on stderr explains, 2 wrong usage, 130 interrupted. With ``--json`` stdout
-has one JSON object and nothing else; progress and messages always go to stderr.
+Exit codes: 0 done, 1 a mistake that one line on stderr explains (several, where each thing is done apart), 2 wrong
+usage, 130 interrupted. With ``--json`` stdout has one JSON object and nothing else; progress and messages always go to
+stderr.
 """
 
 from __future__ import annotations

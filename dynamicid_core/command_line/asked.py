@@ -17,7 +17,7 @@ DRAWINGS = ("_regions", "_activation")  # what `generate --explain` puts beside 
 
 
 def cases_of(paths: Sequence[Path], people: Path | None = None) -> list[Case]:
-    """The cases of pictures that remember their settings, of folders, and of lists. ``people``: as in :func:`case_of`."""
+    """The cases of pictures that remember their settings, of folders and of lists; ``people`` as in :func:`case_of`."""
     cases: list[Case] = []
     for path in paths:
         if path.is_dir():

@@ -27,6 +27,7 @@ examples:
 
 each action has its own help: {program} make --help
 """
+TALLEST = 65_000  # px; what JPEG can hold
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -93,6 +94,10 @@ def _picture(options: argparse.Namespace, first: int, last: int) -> dict[str, An
     from ..drawn.make import expression_sheet, portrait, posed
 
     check_file(options.output, PICTURE)
+    if (last - first + 1) * (options.size or 128) > TALLEST:
+        raise DynamicIDError(
+            f"A sheet of {last - first + 1} people is too tall for a picture; name fewer, or lower --size."
+        )
     if first == last:
         pixels = portrait(first, posed(options.expression, options.pose), options.size or 512)
     else:

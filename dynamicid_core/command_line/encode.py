@@ -1,7 +1,7 @@
 """Turn photos into face files, which hold numbers only, no photo. They still identify a person: treat them like a photo.
 
-All photos given are of one person and are averaged, unless --each is given: then a photo that cannot be encoded is named at the
-end, and the others become faces all the same.
+All photos given are of one person and are averaged, unless --each is given: then a photo that cannot be encoded is
+named at the end, and the others become faces all the same.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def add_photo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def photo_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Those of the above that were given, as arguments of :func:`encode.encode_photos`. DynamicIDError for an odd factor."""
+    """Those of the above that were given, as arguments of :func:`encode.encode_photos`. Checks the crop factor."""
     names = ("order", "index", "crop_factor", "on_no_face")
     if options.crop_factor is not None:
         check_crop_factor(options.crop_factor)

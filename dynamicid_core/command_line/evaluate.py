@@ -106,7 +106,7 @@ def _add_making(group: Any) -> None:
         type=Path,
         dest="people_folder",
         metavar="FOLDER",
-        help="a photo, or a folder of photos, of each person; of pictures that remember: where the photos lie that they name",
+        help="a photo, or a folder of photos, of each person; without --prompts: where the photos lie that pictures name",
     )
     group.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
     group.add_argument(

@@ -3,8 +3,8 @@
 Each photo is another person; --face starts a person too, and --box, --mask, --expression, --weight, --name and
 --face-index that follow belong to the --face before them. Without boxes or masks several people stand side by side.
 
-The PNG remembers its settings, and files by their names, without folders; --from makes the picture again, and other options
-change it. --no-metadata leaves all of that out.
+The PNG remembers its settings, and files by their names, without folders; --from makes the picture again, and other
+options change it. --no-metadata leaves all of that out.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def drawing_path(output: Path, name: str) -> Path:
 def explain(
     output: Path, cast: Cast, recorder: GateRecorder, picture: Image, inputs: Sequence[str], marked: bool
 ) -> dict[str, Path]:
-    """Draw the cast's regions and the gate maps beside the picture. ``inputs``, ``marked``: as in :func:`write_picture`."""
+    """Draw regions and gate maps beside the picture. ``inputs``, ``marked``: as in :func:`saving.write_picture`."""
     import numpy as np
     from PIL import Image
 

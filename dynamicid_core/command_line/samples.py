@@ -140,7 +140,7 @@ class Maker:
     """Makes pictures that are not there yet; models are loaded when the first is needed, faces encoded once."""
 
     def __init__(self, options: argparse.Namespace, every: Sequence[Sample], store: Store) -> None:
-        """``every``: all that will be made, which says what must be loaded; ``store`` remembers what each was made of."""
+        """``every``: all that will be made, which says what must be loaded; ``store``: knows what each was made of."""
         everybody = [person for sample in every for person in sample.settings.people]
         self._photos = any(not people.is_face_file(path) for person in everybody for path in person.files)
         self._edits = any(person.expression for person in everybody)
@@ -173,7 +173,7 @@ class Maker:
         return known is not None and str(known[MADE_OF]) == self._made_of(settings)
 
     def _made_of(self, settings: Settings) -> str:
-        """Changes with the settings and with what is in the people's files: kept here, since a picture tells neither."""
+        """Changes with the settings and with what is in the people's files, neither of which a picture tells."""
         paths = [path for person in settings.people for path in person.paths]
         self._sums |= {path: checksum(Path(path)) for path in paths if path not in self._sums}
         said = json.dumps([dataclasses.asdict(settings), [self._sums[path] for path in paths]])

@@ -121,7 +121,7 @@ class Settings:
 
 
 def _names(paths: Iterable[str]) -> dict[str, str]:
-    """Path -> its name; where several files have one, a text that names none, so that none is taken for another later."""
+    """Path -> its name; where several files have one, a text that names none: none is taken for another later."""
     of_name: dict[str, list[str]] = {}
     for path in dict.fromkeys(paths):
         of_name.setdefault(Path(path).name, []).append(path)
@@ -158,10 +158,10 @@ def read_png(path: Path) -> Settings:
 
 
 def located(settings: Settings, picture: Path, folder: Path | None = None) -> Settings:
-    """The settings of a picture with its people's files found: in ``folder`` and the folders there, or else in the current
-    folder or beside the picture.
+    """The settings of a picture with its people's files found: in ``folder`` and the folders there, or else in the
+    current folder or beside the picture.
 
-    Raises DynamicIDError where one is not there, and where several have its name: nothing tells which of them it was.
+    Raises DynamicIDError where one is not there, and where several have its name: nothing tells which it was.
     """
     places = (
         [Path(), picture.parent] if folder is None else [folder, *sorted(p for p in folder.glob("*") if p.is_dir())]

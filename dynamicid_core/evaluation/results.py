@@ -112,8 +112,8 @@ class Run:
 
 
 def check_output(folder: Path) -> None:
-    """Raise DynamicIDError for a folder that is no place for results: where nothing can be written, or where files of their
-    names are somebody else's."""
+    """Raise DynamicIDError for a folder that is no place for results: where nothing can be written, or where files of
+    their names are somebody else's."""
     if folder.is_file():
         raise DynamicIDError(f"{folder} is a file; give --output a folder.")
     check_folder(folder)

@@ -68,8 +68,8 @@ def linked_pack(comfyui: Path) -> Path | None:
 def link_pack(comfyui: Path, may_replace: Callable[[Path], bool] = lambda other: False) -> Path:
     """Make this folder appear in ``custom_nodes``: as a link, or as a copy where links cannot be made.
 
-    Where another clone is linked, ``may_replace`` is asked with its folder. A link that leads nowhere is replaced, and so is
-    setup's own copy of this folder; nothing else is.
+    Where another clone is linked, ``may_replace`` is asked with its folder. A link that leads nowhere is replaced, and
+    so is setup's own copy of this folder; nothing else is.
 
     Returns where the pack is. Raises SetupError if something else is in its place, and stays.
     """

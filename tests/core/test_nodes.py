@@ -138,7 +138,8 @@ def test_tracebacks_in_the_browser_name_no_folder_either(tmp_path):
         '  File "C:\\Users\\a\\comfyui-dynamicid\\nodes\\hints.py", line 4, in told\n',
         '  File "<string>", line 1\n',
     ]
-    code = "import { withoutFolders } from './folders.mjs'; console.log(JSON.stringify(withoutFolders(JSON.parse(process.argv[1]))))"
+    code = "import { withoutFolders } from './folders.mjs'\n"
+    code += "console.log(JSON.stringify(withoutFolders(JSON.parse(process.argv[1]))))"
     command = [node, "--input-type=module", "-e", code, json.dumps(lines)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     first, second, third = json.loads(done.stdout)

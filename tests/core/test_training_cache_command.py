@@ -104,6 +104,30 @@ def test_mistakes_are_explained_in_a_sentence(cache, arguments, said):
     assert code == 1 and said in answer["error"] and "Traceback" not in err
 
 
+@pytest.mark.parametrize("stage, file", [("anchor", "saa.safetensors"), ("reconfigure", "imr.safetensors")])
+def test_a_place_that_is_taken_is_named_before_anything_is_computed(people, capsys, tmp_path, stage, file):
+    taken = tmp_path / "run" / file
+    taken.parent.mkdir()
+
+    def said(*words: str) -> str:
+        fixed = ["--dataset", str(people), "--output", str(tmp_path / "run"), "--stand-in", "--device", "cpu"]
+        assert main(["train", stage, *fixed, *words]) == 1
+        assert not (people / "cache").exists()
+        return capsys.readouterr().err
+
+    taken.write_text("somebody's")
+    assert f"{taken} is there already and is not DynamicID weights, so it stays" in said()
+    write_safetensors(tmp_path / "run" / file, {"decoder.x": torch.ones(1)}, {}, kind=None)
+    assert "is not DynamicID weights" in said()
+    taken.unlink()
+    saa = small.saa()
+    write_saa(taken, saa.face_encoder, saa.saa, saa.origin)
+    assert "is one of the files that are read for this" in said("--set", f'{stage}.initial="{taken.as_posix()}"')
+    (tmp_path / "file").write_text("")
+    assert "could not be written" in said("--output", str(tmp_path / "file" / "run"))
+    assert "could not be written" in said("--cache", str(tmp_path / "file" / "cache"))
+
+
 def test_a_file_and_flags_say_the_same(people, capsys, tmp_path):
     (tmp_path / "run.toml").write_text(
         'dataset = "people"\ncache = "elsewhere"\n[anchor]\nsize = 64\n[reconfigure]\nsize = 64\n', encoding="utf-8"

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save
 
-from dynamicid_core import saving, writing
+from dynamicid_core import partial, saving, writing
 from dynamicid_core.files import read_safetensors, read_tensors
 from dynamicid_core.saving import PICTURE, header_of, same_network, write_picture, write_safetensors
 from dynamicid_core.types import DynamicIDError
@@ -32,7 +32,7 @@ TEXT = Kind("a text of ours", lambda path: path.read_bytes().startswith(b"ours")
 def way(request, monkeypatch) -> str:
     """Each way in which a file comes into being: systems differ in what they offer."""
     if request.param == "named from the start":
-        monkeypatch.setattr(writing, "_open_unnamed", lambda folder: None)
+        monkeypatch.setattr(partial, "_open_unnamed", lambda folder: None)
     if request.param == "cannot be named":
         monkeypatch.setattr(os, "link", _refuse)
     return request.param
@@ -74,13 +74,13 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("named", [False, True])
 def test_nothing_is_left_of_a_process_that_dies(tmp_path, fault, named):
-    """A killed process leaves nothing where files need no name; elsewhere the next one that writes there clears it away."""
+    """A killed process leaves nothing where files need no name; elsewhere the next one that writes there clears up."""
     path = write(tmp_path / "kept.txt", "old")
     code = textwrap.dedent("""
         import os, resource, signal, sys
-        from dynamicid_core import writing
+        from dynamicid_core import partial, writing
         if sys.argv[2] == "True":
-            writing._open_unnamed = lambda folder: None
+            partial._open_unnamed = lambda folder: None
         resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5))
         with writing.writing(sys.argv[1]) as file:
             file.write(b"new" * 1000)
@@ -97,7 +97,7 @@ def test_nothing_is_left_of_a_process_that_dies(tmp_path, fault, named):
     assert path.read_text() == "old"
     if named or not hasattr(os, "O_TMPFILE"):
         assert len(listing(tmp_path)) == 1 if fault == "disk full" else 2
-        writing._sweep.cache_clear()
+        partial._sweep.cache_clear()
         write(tmp_path / "other.txt", "")
         assert listing(tmp_path) == ["kept.txt", "other.txt"]
     else:
@@ -105,10 +105,10 @@ def test_nothing_is_left_of_a_process_that_dies(tmp_path, fault, named):
 
 
 def test_what_another_process_is_writing_is_no_leftover(tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "_open_unnamed", lambda folder: None)
+    monkeypatch.setattr(partial, "_open_unnamed", lambda folder: None)
     with writing.writing(tmp_path / "a.txt") as file:
         file.write(b"first")
-        writing._sweep.cache_clear()
+        partial._sweep.cache_clear()
         write(tmp_path / "b.txt", "second")
     assert (tmp_path / "a.txt").read_text() == "first" and listing(tmp_path) == ["a.txt", "b.txt"]
 
@@ -304,7 +304,7 @@ def test_everything_is_written_by_one_function():
     found = {
         (file.relative_to(core).as_posix(), name)
         for file in core.rglob("*.py")
-        if file.name != "writing.py"
+        if file.name != "partial.py"
         for name in writes(file.read_text(encoding="utf-8"))
     }
     assert found == set(ALLOWED), found ^ set(ALLOWED)
