@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 VERSION = 1
-VERSION = 1
 MODELS = ("model", "saa", "imr", "clip_vision", "detector", "stand_in")  # options whose values a picture tells
 ONCE_TOLD = ("models", "config")  # ... and of those, which older pictures told too
 MOST_FACES = 999  # in a photo that anybody numbers
@@ -182,26 +181,6 @@ def need_file(path: str, what: str) -> None:
     if os.path.isdir(path):
         raise DynamicIDError(f"{path} is a folder; name a {what} in it.")
     if not os.path.exists(path):
-        raise DynamicIDError(f"There is no {what} {path}. Check the name and the folder.")
-
-
-def _names(paths: Iterable[str]) -> dict[str, str]:
-    """Path -> its name; where several files have one, a text that names none: none is taken for another later."""
-    of_name: dict[str, list[str]] = {}
-    for path in dict.fromkeys(paths):
-        of_name.setdefault(Path(path).name, []).append(path)
-    return {
-        path: name if len(same) == 1 else f"{name} ({number} of {len(same)})"
-        for name, same in of_name.items()
-        for number, path in enumerate(same, 1)
-    }
-
-
-def need_file(path: str, what: str) -> None:
-    """Raise DynamicIDError unless it is a file, as what names it: a photo, a mask."""
-    if Path(path).is_dir():
-        raise DynamicIDError(f"{path} is a folder; name a {what} in it.")
-    if not Path(path).exists():
         raise DynamicIDError(f"There is no {what} {path}. Check the name and the folder.")
 
 
