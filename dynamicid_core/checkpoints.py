@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from . import __version__
 from .bases import base_named, known_base, widths_of
 from .face_files import encoder_mismatch
-from .files import HUB_FILES, describe, motion_tensors, read_checkpoint, read_metadata, write_safetensors
+from .files import HUB_FILES, describe, motion_tensors, read_checkpoint, read_metadata
 from .networks.face_encoder import FaceEncoder
 from .networks.keypoints import KeypointEncoder
 from .networks.operations import Operations
@@ -33,10 +33,13 @@ from .parts import (
     reconfigurator_sizes,
     site_sizes,
 )
+from .saving import header_of, write_safetensors
 from .types import DynamicIDError, Face
+from .writing import Kind, check_file, check_folder
 
 SAA = "DynamicID's SAA weights (SAA.bin or saa.safetensors)"
 IMR = "DynamicID's IMR weights (IMR.bin or imr.safetensors)"
+WEIGHTS = Kind("DynamicID weights", lambda path: any(name.startswith(PREFIXES) for name in header_of(path)[0]))
 
 
 @dataclass(frozen=True)
@@ -187,7 +190,7 @@ def write_saa(path: str | os.PathLike[str], face_encoder: FaceEncoder, saa: SAAM
     tensors = _prefixed("proj_module.", face_encoder), _prefixed("SAA_module.", saa)
     origin = _saa_origin(origin, face_encoder, saa, str(path))
     origin = replace(origin, encoder=hash_of(face_encoder.state_dict()), version=origin.version or __version__)
-    return write_safetensors(path, tensors[0] | tensors[1], {"format": "pt", **origin.to_metadata()})
+    return write_safetensors(path, tensors[0] | tensors[1], {"format": "pt", **origin.to_metadata()}, kind=WEIGHTS)
 
 
 def write_motion(
@@ -200,7 +203,7 @@ def write_motion(
     """
     tensors = _prefixed("IMR.", reconfigurator) | _prefixed("key_point_encoder.", keypoint_encoder)
     origin = replace(origin, version=origin.version or __version__)
-    return write_safetensors(path, tensors, {"format": "pt", **origin.to_metadata()})
+    return write_safetensors(path, tensors, {"format": "pt", **origin.to_metadata()}, kind=WEIGHTS)
 
 
 def _prefixed(prefix: str, module: nn.Module) -> dict[str, Tensor]:
@@ -240,11 +243,12 @@ def convert(sources: Sequence[str | os.PathLike[str]], folder: str | os.PathLike
     """Published pickles -> ``saa.safetensors`` and ``imr.safetensors``, bit for bit, in ``folder`` or beside them.
 
     ``key_point_encoder.bin`` is looked for beside ``IMR.bin`` when it is not among ``sources``. Files that are not
-    DynamicID's, or not complete, are refused before anything is written.
+    DynamicID's, or not complete, are refused before anything is written, and only DynamicID's weights are replaced.
     """
     if not sources:
         raise DynamicIDError(f"There is nothing to convert. Name at least one of {', '.join(HUB_FILES)}.")
     target, written = Path(folder or Path(sources[0]).parent), []
+    check_folder(target)
     tensors = _gather(sources)
     name = ", ".join(map(str, sources))
     if strange := [key for key in tensors if not key.startswith(PREFIXES)]:
@@ -254,10 +258,11 @@ def convert(sources: Sequence[str | os.PathLike[str]], folder: str | os.PathLike
         ("imr.safetensors", ("IMR.", "key_point_encoder."), _motion),
     ):
         if part := {k: v for k, v in tensors.items() if k.startswith(prefixes)}:
+            check_file(target / file, WEIGHTS, sources)
             metadata = _metadata_of(sources, prefixes)
             load(part, Origin.from_metadata(metadata, name), name)  # a file that does not load is not worth converting
             written.append((target / file, part, {"format": "pt", **metadata}))
-    return [write_safetensors(*what) for what in written]
+    return [write_safetensors(*what, kind=WEIGHTS, inputs=sources) for what in written]
 
 
 def _metadata_of(sources: Sequence[str | os.PathLike[str]], prefixes: tuple[str, ...]) -> dict[str, str]:

@@ -26,6 +26,7 @@ PROVIDERS = {  # onnxruntime's names, in the order in which "auto" tries them
     "CPU": "CPUExecutionProvider",
 }
 (PACK_URL,) = model_file("face_pack").urls
+PUBLISHED_PACKS = ("antelopev2", "buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc")  # all below the same address
 PACK_LICENCE = (
     f"InsightFace's face model packs ({model_file('face_pack').name} and others) are for {model_file('face_pack').licence}, "
     "whatever the licence of this software; ask insightface.ai about other uses."
@@ -223,12 +224,19 @@ def find_pack(pack: str = "buffalo_l", roots: Sequence[str | Path] = ()) -> dict
         if not missing:
             return models
         searched.append(f"  {folder}" + (f": lacks {', '.join(missing)}" if models else ""))
-    goal = Path(roots[0] if roots else Path.home() / ".insightface").expanduser() / "models" / pack
     raise DynamicIDError(
         f"The face model pack {pack!r} was not found. Searched:\n" + "\n".join(searched) + f"\n"
-        f"Download {PACK_URL.replace('buffalo_l', Path(pack).name)} and unpack its .onnx files into {goal}. "
-        f"{PACK_LICENCE}"
+        f"{_how_to_get(pack, roots)} {PACK_LICENCE}"
     )
+
+
+def _how_to_get(pack: str, roots: Sequence[str | Path]) -> str:
+    root = Path(roots[0] if roots else Path.home() / ".insightface").expanduser()
+    if (name := Path(pack).name) in PUBLISHED_PACKS:
+        url = PACK_URL.replace(model_file("face_pack").name, name)
+        return f"Download {url} and unpack its .onnx files into {root / 'models' / name}."
+    place = root / "models" / name
+    return f"InsightFace publishes {', '.join(PUBLISHED_PACKS)}; of another, put the .onnx files into {place}."
 
 
 def split_pack(pack: str, identity_channels: str = "rgb") -> tuple[str, str]:

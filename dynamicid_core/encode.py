@@ -22,7 +22,7 @@ from .faces import DetectedFace, FaceDetector, order_faces, pick_face, recognise
 from .landmarks import landmark_fractions, read_expression
 from .networks.face_encoder import FaceEncoderSizes
 from .origins import CLIP_WIDTHS, Origin, check_recogniser, clip_needed
-from .pictures import CLIP_SIZE, clip_crop, clip_pixels, crop_square
+from .pictures import CLIP_SIZE, check_crop_factor, clip_crop, clip_pixels, crop_square
 from .types import DynamicIDError, Face, Missing
 
 THUMBNAIL_SIZE = 192  # px
@@ -114,10 +114,11 @@ def choose_faces(
     order: str = "large-small",
     index: int = 0,
     progress: Progress = iter,
+    names: Sequence[str] = (),
 ) -> tuple[list[list[DetectedFace]], list[DetectedFace | None]]:
     """All faces of each photo (uint8 RGB [h, w, 3]) in ``order``, and the one numbered ``index``, None without any.
 
-    Raises DynamicIDError if a photo shows faces but not so many, with the photo's number if there are several.
+    Raises DynamicIDError if a photo shows faces but not so many, with its name, and its number if there are several.
     """
     found: list[list[DetectedFace]] = []
     chosen: list[DetectedFace | None] = []
@@ -127,7 +128,8 @@ def choose_faces(
         try:
             chosen.append(pick_face(found[-1], order, index, (height, width)) if found[-1] else None)
         except DynamicIDError as error:
-            raise DynamicIDError(f"Photo {number}: {error}" if len(photos) > 1 else str(error)) from None
+            which = [f"Photo {number}"] * (len(photos) > 1) + [name for name in names[number - 1 : number] if name]
+            raise DynamicIDError(f"{', '.join(which)}: {error}" if which else str(error)) from None
     return found, chosen
 
 
@@ -164,6 +166,15 @@ def _details(photo: np.ndarray, face: DetectedFace | None, place: Place) -> dict
     return details
 
 
+def _check_numbers(values: Tensor, network: str) -> None:
+    """Raise DynamicIDError where a network gave NaN or infinity, which no photo is to blame for."""
+    if not torch.isfinite(values).all():
+        raise DynamicIDError(
+            f"The {network} gave NaN or infinite values, whatever the photo shows: its file is damaged, or it runs in "
+            "a precision that is too low. Get the file again, or run it in float32."
+        )
+
+
 def encode_photos(
     photos: Sequence[np.ndarray],
     detector: FaceDetector | None,
@@ -175,6 +186,7 @@ def encode_photos(
     crop_factor: float = 0.0,
     on_no_face: str = "error",
     name: str = "",
+    files: Sequence[str] = (),
     progress: Progress = iter,
 ) -> EncodedFace:
     """Several photos of one person -> one face, the mean of their tokens.
@@ -182,10 +194,13 @@ def encode_photos(
     ``photos``: uint8 RGB [h, w, 3] each, as :func:`pictures.to_rgb` makes them. ``detector``: None means that no face
     is looked for, which only ``on_no_face="clip only"`` allows. ``order``, ``index``: which face of several.
     ``crop_factor``: 0 encodes the whole photo, as published, else a square of so many face sizes around the face.
-    ``on_no_face``: one of :data:`faces.ON_NO_FACE`. ``progress``: goes through the photos while faces are looked for.
-    Raises DynamicIDError for photos that cannot be used and for a detector whose recogniser the encoder does not know,
-    and :class:`types.Missing` for a detector that is needed.
+    ``on_no_face``: one of :data:`faces.ON_NO_FACE`. ``files``: the photos' names in messages (default: ``name``).
+    ``progress``: goes through the photos while faces are looked for.
+    Raises DynamicIDError for photos that cannot be used, for a detector whose recogniser the encoder does not know and
+    for networks that give no numbers, and :class:`types.Missing` for a detector that is needed.
     """
+    check_crop_factor(crop_factor)
+    files = files or [name] * len(photos)
     if not len(photos):
         raise DynamicIDError("There is no photo to encode. Give at least one.")
     if detector is None and on_no_face != "clip only":
@@ -196,16 +211,22 @@ def encode_photos(
         )
     if detector is not None:
         check_recogniser(recogniser_of(detector), encoder.origin, "The face analysis")
-    found, chosen = choose_faces(photos, detector, order, index, progress)
-    kept, message = faces.on_no_face(chosen, on_no_face) if detector else (list(range(len(photos))), "")
+    found, chosen = choose_faces(photos, detector, order, index, progress, files)
+    kept, message = faces.on_no_face(chosen, on_no_face, files) if detector else (list(range(len(photos))), "")
     boxes = [None if (face := chosen[i]) is None else face.box for i in kept]
     parts = [encoded_part(photos[i], box, crop_factor) for i, box in zip(kept, boxes, strict=True)]
     pixels = torch.cat([clip_pixels(part) for part, _ in parts])
     seen = torch.cat([clip.tokens(some) for some in torch.split(pixels, CLIP_BATCH)])
+    null = null_clip_tokens(clip)
+    for given in (seen, null):
+        _check_numbers(given, "CLIP vision model")
     details = [_details(photos[i], chosen[i], place) for i, (_, place) in zip(kept, parts, strict=True)]
     unknown = torch.zeros(encoder.sizes.identity)
     identities = torch.stack([known.get("identity", unknown) for known in details])
-    tokens, uncond = encode_tokens(encoder, identities, seen, null_clip_tokens(clip))
+    _check_numbers(identities, "face model")
+    tokens, uncond = encode_tokens(encoder, identities, seen, null)
+    for given in (tokens, uncond):
+        _check_numbers(given, "face encoder of the DynamicID weights")
     people = [
         Face(row[None], uncond, encoder.hash, name=name, recogniser=encoder.origin.recogniser, **known)
         for row, known in zip(tokens, details, strict=True)

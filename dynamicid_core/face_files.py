@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .files import describe, read_safetensors, write_safetensors
+from .files import describe, read_safetensors
 from .plain import build, one_line, parse_json
+from .saving import header_of, write_safetensors
 from .types import RECOGNISER, DynamicIDError, Face
+from .writing import AnyPath, Kind
 
 FACE_FORMAT, FACE_VERSION = "dynamicid-face", "1"
 PORTRAIT = "portrait"
 FACE_TENSORS = ("tokens", "uncond_tokens", "identity", "landmarks", "pose")  # the first two are in every file
 IDENTITY_TOLERANCE = 0.05  # of its length; half precision is off by a thousandth
+FACE_FILE = Kind("a face file", lambda path: header_of(path)[1].get("format") == FACE_FORMAT)
 
 
-def save_face(path: str | os.PathLike[str], face: Face, portrait: bool = False) -> Path:
+def save_face(path: AnyPath, face: Face, portrait: bool = False, inputs: Iterable[AnyPath] = ()) -> Path:
     """Write a face file. It holds numbers only, no photo; yet they identify a person: treat it like a photo.
 
-    With ``portrait``, the face's thumbnail is kept too, if it has one: then it does hold a small photo.
+    With ``portrait``, the face's thumbnail is kept too, if it has one: then it does hold a small photo. Only face files
+    are replaced, and none of ``inputs``; errors as in :func:`writing.writing`.
     """
     tensors = {name: value.float() for name in FACE_TENSORS if (value := getattr(face, name)) is not None}
     if portrait and face.thumbnail is not None:
@@ -33,7 +37,7 @@ def save_face(path: str | os.PathLike[str], face: Face, portrait: bool = False) 
         metadata["mix"] = json.dumps(face.mix)
     if face.expression:
         metadata["expression"] = face.expression
-    return write_safetensors(path, tensors, metadata)
+    return write_safetensors(path, tensors, metadata, kind=FACE_FILE, inputs=inputs)
 
 
 def _read_face(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -93,18 +93,22 @@ def pick_face(faces: Sequence[DetectedFace], order: str, index: int, size: tuple
     return ordered[index]
 
 
-def _no_face_in(without: Sequence[int], count: int) -> str:
+def _no_face_in(without: Sequence[int], count: int, names: Sequence[str]) -> str:
+    named = ", ".join(dict.fromkeys(names[number - 1] for number in without if names and names[number - 1]))
+    end = f" ({named})" if named else ""
     if count == 1:
-        return "No face was found in the photo"
+        return f"No face was found in the photo{end}"
     which = f"photo {without[0]}" if len(without) == 1 else "photos " + ", ".join(map(str, without))
-    return f"No face was found in {which} of {count}"
+    return f"No face was found in {which} of {count}{end}"
 
 
-def on_no_face(found: Sequence[DetectedFace | None], policy: str = "error") -> tuple[list[int], str]:
+def on_no_face(
+    found: Sequence[DetectedFace | None], policy: str = "error", names: Sequence[str] = ()
+) -> tuple[list[int], str]:
     """Which photos to encode, by place in ``found``, and a note for the user ("" if every photo shows a face).
 
     ``policy``: ``error`` refuses photos without a face; ``clip only`` encodes them with the identity left at zero, as
-    published; ``skip photo`` leaves them out.
+    published; ``skip photo`` leaves them out. ``names``: of the photos, for the note.
     Raises DynamicIDError, with the numbers (from 1) of the photos if there are several, for ``error``, or when none
     would be left.
     """
@@ -113,7 +117,7 @@ def on_no_face(found: Sequence[DetectedFace | None], policy: str = "error") -> t
     without = [number for number, face in enumerate(found, 1) if face is None]
     if not without:
         return list(range(len(found))), ""
-    note = _no_face_in(without, len(found))
+    note = _no_face_in(without, len(found), names)
     if policy == "clip only":
         return list(range(len(found))), f"{note}: only the appearance is taken from there, not the identity."
     if policy == "skip photo" and len(without) < len(found):

@@ -1,16 +1,16 @@
-"""Path -> tensors, safely: published pickles and safetensors (docs/nodes.md, file formats); writing; downloading.
+"""Path -> tensors, safely: published pickles and safetensors (docs/nodes.md, file formats); downloading.
 
 Pickles are read with weights only and never execute code. A file is known by its tensors, not by its name.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import re
 import textwrap
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from .types import DynamicIDError
 
 HUB_REPOSITORY = model_file("saa").repository
 HUB_FILES = model_file("saa").published + model_file("imr").published  # the last is the key point encoder
+LARGEST_PICKLE = 1 << 26  # bytes of the part of an archive that names its tensors
+DAMAGED = "its checksum is wrong, so it is damaged; download it again"
 CHECKPOINT_SUFFIXES = (".safetensors", ".sft", ".bin", ".pt", ".pth", ".ckpt")
 
 # How a tensor's name begins in a file without prefixes -> the prefix that our safetensors files give its tensors.
@@ -97,7 +99,7 @@ def _damage(path: Path, safetensors: bool) -> str:
     if head.startswith((b"PK", b"\x80")):  # a zip archive or a bare pickle
         if safetensors:
             return "it is a PyTorch pickle, not a safetensors file (weights of that kind end in .bin)"
-        return "it is an archive, but not of PyTorch weights" if zipfile.is_zipfile(path) else cut
+        return {None: cut, False: DAMAGED, True: "it is an archive, but not of PyTorch weights"}[_checksum_holds(path)]
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the weights; download the file itself"
     if head.lstrip().startswith(b"<"):
@@ -114,6 +116,20 @@ def _check_is_file(path: Path) -> None:
         raise DynamicIDError(f"There is no file {path}.")
 
 
+def _checksum_holds(path: Path) -> bool | None:
+    """Whether what a pickle in an archive says is what was written; None for a bare pickle, which has no checksum."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.filename.endswith("data.pkl") and info.file_size <= LARGEST_PICKLE:
+                    archive.read(info)
+    except (OSError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+        return False
+    return True
+
+
 def _unreadable(path: Path, error: Exception, safetensors: bool) -> DynamicIDError:
     """The readers raise many kinds of errors for damaged files; this tells what happened instead."""
     if isinstance(error, PermissionError):
@@ -121,9 +137,13 @@ def _unreadable(path: Path, error: Exception, safetensors: bool) -> DynamicIDErr
     with path.open("rb") as file:
         is_pickle = file.read(2).startswith((b"PK", b"\x80"))
     if isinstance(error, pickle.UnpicklingError) and is_pickle and "unsupported" in str(error).lower():
+        whole = _checksum_holds(path)
+        if whole is False:
+            return DynamicIDError(f"{path} could not be read: {DAMAGED}.")
+        or_damaged = "" if whole else ", or is damaged"
         return DynamicIDError(
-            f"{path} holds Python objects besides tensors; reading them could execute code, so it was refused. "
-            "Get the weights from a source that ships plain tensors (safetensors)."
+            f"{path} holds Python objects besides tensors{or_damaged}; reading them could execute code, so it was "
+            "refused. Get the weights from a source that ships plain tensors (safetensors)."
         )
     return DynamicIDError(f"{path} could not be read: {_damage(path, safetensors)}.")
 
@@ -240,68 +260,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         if any(name.startswith(beginning) for name in tensors):
             return {prefix + name: tensor for name, tensor in tensors.items()}
     return tensors
-
-
-def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
-    """Write tensors so that a file of that name is either the old one or whole. Raises DynamicIDError if it cannot."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            # Copies, because the format knows neither strides nor tensors that share memory.
-            copies = {n: t.detach().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
-            save_file(copies, partial, dict(metadata))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise DynamicIDError(f"{path} could not be written: {error}.") from error
-    return path
-
-
-_DTYPES = {torch.float16: "F16", torch.float32: "F32", torch.int64: "I64"}  # as the format spells them
-
-
-def write_sparse(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
-    """As :func:`write_safetensors`, for tensors of which many are zero throughout.
-
-    Those are skipped over: most file systems store nothing for them, others (Windows by default) zeros.
-    """
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
-    end = 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the format keeps the data aligned to 8 bytes
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("wb") as file:
-                file.write(len(text).to_bytes(8, "little") + text)
-                for tensor in tensors.values():
-                    if _all_zero(tensor):
-                        file.seek(tensor.numel() * tensor.element_size(), os.SEEK_CUR)
-                    else:
-                        file.write(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
-                file.truncate()
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise DynamicIDError(f"{path} could not be written: {error}.") from error
-    return path
-
-
-def _all_zero(tensor: Tensor) -> bool:
-    one = not any(tensor.stride())  # a value that is expanded, as zeros are where they shall take no memory
-    return not bool((tensor.flatten()[:1] if one else tensor).any())
 
 
 def keypoint_file(path: str | os.PathLike[str]) -> Path:

@@ -19,6 +19,7 @@ from .plain import one_line
 from .types import DynamicIDError
 
 SMALLEST_PHOTO = 16  # px of the shorter side; nothing can be seen in less
+LARGEST_FACTOR = 100.0  # of a crop, in sizes of the face
 
 LONGEST_SHAPE = 16  # a picture's longer side, in its shorter ones, of which all is looked at
 
@@ -147,13 +148,21 @@ def read_mask(path: str | os.PathLike[str]) -> Tensor:
 # --- Parts --------------------------------------------------------------------------------------------------------
 
 
+def check_crop_factor(factor: float) -> None:
+    """Raise DynamicIDError for what is neither 0, the whole photo, nor a number of face sizes."""
+    if not 0 <= factor <= LARGEST_FACTOR:  # also catches NaN
+        raise DynamicIDError(
+            f"The crop factor is {factor}; use 0 for the whole photo, 1 for the face alone, about 2 for the head."
+        )
+
+
 def square_around(size: tuple[int, int], box: Sequence[float], factor: float) -> tuple[int, int, int, int]:
     """The place (x0, y0, x1, y1), integers, ends excluded, of a square around a face in a picture of ``size`` (h, w).
 
     Side ``factor`` times the longer side of ``box``, moved and shrunk to lie in the picture.
     Raises DynamicIDError for a factor that is not above 0.
     """
-    if not 0 < factor <= 100:
+    if not 0 < factor <= LARGEST_FACTOR:
         raise DynamicIDError(f"The crop factor is {factor}; use 1 for the face alone, about 2 for the head.")
     height, width = size
     x0, y0, x1, y1 = box

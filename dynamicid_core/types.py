@@ -34,6 +34,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .errors import DynamicIDError as DynamicIDError  # most modules know it from here
+
 # What a front end (nodes, library, command line) supplies, and each knows how.
 Part = Literal["face detector", "detected face", "IMR weights", "CLIP vision"]
 
@@ -45,10 +47,6 @@ RECOGNISER = "buffalo_l"
 # The largest absolute values of a face's numbers that can be meant: tokens come out of a normalisation, or of edits of such;
 # an identity has length 1; a face may lie far outside a narrow crop.
 LARGEST = {"tokens": 1e4, "uncond_tokens": 1e4, "identity": 1.01, "landmarks": 1e4, "pose": 360.0}
-
-
-class DynamicIDError(ValueError):
-    """A mistake that the user can mend. Its text says what was found and what to do."""
 
 
 class Missing(DynamicIDError):
@@ -233,5 +231,10 @@ class SAAOptions:
         check_range(self.weight, "weight", -10.0, 10.0)
         check_range(self.lora_strength, "lora_strength", -10.0, 10.0)
         check_range(self.layout_strength, "layout_strength", 0.0, 100.0)
+        if self.start_at > self.end_at:
+            raise DynamicIDError(
+                f"start_at is {self.start_at} and end_at {self.end_at}, so faces would never act; "
+                "let start_at come first."
+            )
         if self.outside not in ("everyone", "nobody"):
             raise DynamicIDError(f"outside is {self.outside!r}; it must be 'everyone' or 'nobody'.")

@@ -7,12 +7,22 @@ from comfy_api.latest import io
 from ..dynamicid_core.checkpoints import encoder_warnings
 from ..dynamicid_core.drawing import draw_gate_maps
 from ..dynamicid_core.gate_maps import LAYERS, GateRecorder
-from ..dynamicid_core.types import SAAOptions
+from ..dynamicid_core.types import DynamicIDError, SAAOptions
 from .hints import hinted
 from .running import is_running
 from .sockets import CATEGORY, Cast, DynamicID
 
 DEFAULTS = SAAOptions()
+
+
+def acts_in_order(start_at: float | None = None, end_at: float | None = None) -> bool | str:
+    """A node's ``validate_inputs``; a value that another node will give is None."""
+    given = {name: value for name, value in (("start_at", start_at), ("end_at", end_at)) if value is not None}
+    try:
+        SAAOptions(**given)
+    except DynamicIDError as error:
+        return str(error)
+    return True
 
 
 def fraction(name: str, default: float, tooltip: str, **more) -> io.Float.Input:
@@ -98,6 +108,10 @@ class DynamicIDApply(io.ComfyNode):
         return is_running(DynamicIDGateMaps)
 
     @classmethod
+    def validate_inputs(cls, start_at: float | None = None, end_at: float | None = None) -> bool | str:
+        return acts_in_order(start_at, end_at)
+
+    @classmethod
     @hinted
     def execute(cls, model, dynamicid, cast, **options) -> io.NodeOutput:
         from ..dynamicid_core.hosts import comfy as host
@@ -135,6 +149,10 @@ class DynamicIDGateMaps(io.ComfyNode):
             ],
             outputs=[io.Image.Output(display_name="maps", tooltip="A map for each person, then the gate of all.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, start_at: float | None = None, end_at: float | None = None) -> bool | str:
+        return acts_in_order(start_at, end_at)
 
     @classmethod
     @hinted

@@ -7,7 +7,8 @@ from comfy_api.latest import io
 from ..dynamicid_core import placing
 from ..dynamicid_core.layouts import LAYOUTS, arranged, parse_boxes
 from ..dynamicid_core.types import Cast as CastValue
-from .boxes import cells, to_frames
+from ..dynamicid_core.types import DynamicIDError
+from .boxes import cells, check, to_frames
 from .hints import hinted
 from .sockets import CATEGORY, Cast, Face, growing_faces, in_order
 
@@ -102,6 +103,14 @@ class DynamicIDPlaceFaces(io.ComfyNode):
             ],
             outputs=[Cast.Output(display_name="cast")],
         )
+
+    @classmethod
+    def validate_inputs(cls, bboxes=None) -> bool | str:
+        try:  # of a script: what a node will give is not known yet
+            check(bboxes)
+        except DynamicIDError as error:
+            return str(error)
+        return True
 
     @classmethod
     @hinted

@@ -10,6 +10,7 @@ import folder_paths
 from ..dynamicid_core.catalogue import is_drawn
 from ..dynamicid_core.face_files import FACE_FORMAT
 from ..dynamicid_core.files import CHECKPOINT_SUFFIXES
+from ..dynamicid_core.types import DynamicIDError
 
 MODELS = "dynamicid"
 FACE_SUFFIX = ".safetensors"
@@ -51,6 +52,14 @@ def insightface_roots() -> list[str]:
     return list(dict.fromkeys([*known, os.path.join(folder_paths.models_dir, "insightface")]))
 
 
+def pack_name(name: str) -> str:
+    """What was typed for a face model pack. Raises DynamicIDError for a path that leads out of the host's folders."""
+    name = name.strip()
+    if ".." in re.split(r"[\\/]", name) or name.startswith(("/", "\\", "~")) or re.match(r"[A-Za-z]:", name):
+        raise DynamicIDError(f"model_pack is {name!r}; give the name of a folder in models/insightface/models.")
+    return name
+
+
 def face_files() -> list[str]:
     """Face files in the host's input folder, and, marked as the host does, in its output folder."""
     found = []
@@ -87,6 +96,33 @@ def face_path(name: str) -> str:
     if not any(path.startswith(os.path.join(os.path.abspath(folder), "")) for folder in folders):
         raise ValueError(f"{name!r} does not lie in the host's input or output folder.")  # older hosts do not check
     return path
+
+
+def _named_folders() -> dict[str, str]:
+    """The installation's folders -> what messages call them."""
+    named = {
+        folder_paths.get_output_directory(): "output",
+        folder_paths.get_input_directory(): "input",
+        folder_paths.get_temp_directory(): "temp",
+        folder_paths.models_dir: "models",
+        folder_paths.base_path: "ComfyUI",
+        os.path.dirname(os.path.dirname(os.path.abspath(__file__))): "comfyui-dynamicid",
+        os.path.expanduser("~"): "~",
+    }
+    for kind, (places, *_) in folder_paths.folder_names_and_paths.items():  # those of extra_model_paths.yaml too
+        for place in map(os.fspath, places):
+            if not place.startswith(os.path.join(folder_paths.models_dir, "")):
+                named.setdefault(place, kind)
+    for folder, name in [*named.items()]:
+        named.setdefault(os.path.realpath(folder), name)
+    return {folder: name for folder, name in named.items() if len(folder) > len("C:\\x")}
+
+
+def without_folders(message: str) -> str:
+    """A message for the browser, which names files from the host's folders on: where it lies is nobody's business."""
+    for folder, name in sorted(_named_folders().items(), key=lambda entry: -len(entry[0])):
+        message = re.sub(rf"(?<![\w\\/.~-]){re.escape(folder)}(?![\w-])", name, message)
+    return message
 
 
 def new_face_path(prefix: str, person: str = "") -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""Errors as an artist reads them: how to supply what is missing, and a name without the folders of the installation."""
+"""Errors as an artist reads them: how to supply what is missing, without the folders of the installation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Told.__module__ = "builtins"
 
 
 def hinted(execute):
-    """A node's ``execute`` whose errors say what to connect, and are called DynamicIDError without a path."""
+    """A node's ``execute`` whose errors say what to connect, and name no folder of the installation."""
     with_hints = hinting(HINTS)(execute)
 
     @functools.wraps(execute)
@@ -31,6 +31,8 @@ def hinted(execute):
         try:
             return with_hints(*args, **inputs)
         except DynamicIDError as error:
-            raise Told(str(error)) from error
+            from .folders import without_folders
+
+            raise Told(without_folders(str(error))) from error
 
     return told

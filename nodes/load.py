@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..dynamicid_core.checkpoints import motion_warning
 from ..dynamicid_core.types import DynamicIDError
-from .folders import checkpoint_path, checkpoints, companion, insightface_roots
+from .folders import checkpoint_path, checkpoints, companion, insightface_roots, pack_name, without_folders
 from .hints import hinted
 from .motion import DynamicIDEditMotion
 from .running import is_running
@@ -105,9 +105,9 @@ class DynamicIDFaceAnalysis(io.ComfyNode):
 
         try:  # looked for before anything is computed; what is found is loaded later
             if model_pack and model_pack.strip():
-                find_pack(split_pack(model_pack.strip())[0], insightface_roots())
+                find_pack(split_pack(pack_name(model_pack))[0], insightface_roots())
         except DynamicIDError as error:
-            return str(error)
+            return without_folders(str(error))
         return True
 
     @classmethod
@@ -117,7 +117,7 @@ class DynamicIDFaceAnalysis(io.ComfyNode):
 
         if not model_pack.strip():
             raise DynamicIDError("Name a face model pack, e.g. buffalo_l.")
-        return io.NodeOutput(load_detector(model_pack.strip(), insightface_roots(), provider))
+        return io.NodeOutput(load_detector(pack_name(model_pack), insightface_roots(), provider))
 
 
 NODES = [DynamicIDLoader, DynamicIDFaceAnalysis]

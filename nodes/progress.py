@@ -26,7 +26,9 @@ def warn(message: str) -> None:
     """Tell the user something that does not stop the work: in the log, and under the running node."""
     from server import PromptServer
 
+    from .folders import without_folders
+
     logging.warning("DynamicID: %s", message)
     server = PromptServer.instance
     if server.client_id is not None and server.last_node_id is not None:
-        server.send_progress_text(message, server.last_node_id, server.client_id)
+        server.send_progress_text(without_folders(message), server.last_node_id, server.client_id)

@@ -1,7 +1,8 @@
 """Put this pack into ComfyUI: ``python scripts/setup.py [--yes]``. Running it again is safe.
 
 It finds ComfyUI (see comfyui/finding.py), or installs one with comfy-cli if it may; makes the pack appear in its
-``custom_nodes``; installs requirements.txt into the Python that runs it; and says what to do next.
+``custom_nodes``, where another copy of it stays unless the user agrees, or says ``--relink``; installs requirements.txt
+into the Python that runs it; and says what to do next.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ from environment import (
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Put the DynamicID nodes into ComfyUI. Running it again is safe.")
     parser.add_argument("--yes", action="store_true", help="install ComfyUI with comfy-cli if none is found")
+    parser.add_argument(
+        "--relink", action="store_true", help="let ComfyUI use this copy of the pack where it uses another one now"
+    )
     options = parser.parse_args(arguments)
     comfyui = find_comfyui() or install_comfyui(options.yes)
     check_version(comfyui)
@@ -40,7 +44,7 @@ def main(arguments: list[str]) -> int:
     if python is None:
         print(f"No Python with ComfyUI's packages was found for {comfyui}; making one for it.")
         python = project_environment(comfyui)
-    pack = link_pack(comfyui)
+    pack = link_pack(comfyui, lambda other: options.relink or may_relink(comfyui, other))
     install(python, *missing_requirements(python))
     print(
         f"""
@@ -51,6 +55,11 @@ The pack is in {pack}.
   3. DynamicID's own model files go to {comfyui / "models" / "dynamicid"}."""
     )
     return 0
+
+
+def may_relink(comfyui: Path, other: Path) -> bool:
+    """Whether the user wants this clone in place of the one that ComfyUI uses now."""
+    return agrees(f"ComfyUI in {comfyui} uses another copy of this pack, {other}. Use {ROOT} instead? [y/N] ")
 
 
 def install_comfyui(allowed: bool) -> Path:

@@ -1,9 +1,9 @@
 """Two people in one picture, made by ComfyUI: ``python scripts/two_people.py``, or with photos ``... a.jpg b.jpg``.
 
-It finds ComfyUI (see comfyui/finding.py) or offers to install one, puts this pack into it, finds or fetches the models,
-starts the server if none runs, queues ``workflows/api/two_people.json`` and saves the picture. Without photos, or with
-``--stand-in``, the models are those of the drawn world, which the project brings; they are written into a folder of their
-own, which is gone afterwards, and nothing is fetched.
+It finds ComfyUI (see comfyui/finding.py) or offers to install one, finds or fetches the models, starts a server with this
+very copy of the pack unless one runs with it, queues ``workflows/api/two_people.json`` and saves the picture. What is linked
+into ComfyUI stays as it is: the server has a base folder of its own, which is gone afterwards. Without photos, or with
+``--stand-in``, the models are those of the drawn world, which the project brings, and nothing is fetched.
 
 Starts with the standard library alone, then runs itself again in the Python of ComfyUI.
 """
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,10 +26,10 @@ import drawn_world
 import model_files
 import setup
 from comfyui.finding import comfyui_python, find_comfyui
-from comfyui.folders import link_pack, temporary_base
+from comfyui.folders import linked_pack, temporary_base
 from comfyui.serving import started
 from comfyui.speaking import Client
-from environment import ROOT, SetupError, has_modules, install, project_environment, run_script
+from environment import ROOT, SetupError, has_modules, install, need_core, project_environment, run_script
 
 INNER = "DYNAMICID_IN_COMFYUI_PYTHON"  # set for the second run
 REQUIREMENTS = ("insightface", "onnxruntime", "safetensors", "huggingface_hub")  # modules of requirements.txt
@@ -75,17 +76,34 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error(f"--size {options.size}: it must be a multiple of 8 from 64 to 4096")
     if options.steps is not None and not 1 <= options.steps <= 1000:
         parser.error(f"--steps {options.steps}: it must lie between 1 and 1000")
+    if not 0 <= options.seed < 2**64:
+        parser.error(f"--seed {options.seed}: it must lie between 0 and 2^64 - 1")
+    if not 1 <= options.port <= 65535:
+        parser.error(f"--port {options.port}: it must lie between 1 and 65535")
+    if options.server and not _is_address(options.server):
+        parser.error(f"--server {options.server}: give an address such as http://127.0.0.1:8188")
     if options.stand_in and options.server:
         parser.error("--stand-in starts a server of its own; leave --server out")
     options.stand_in = options.stand_in or not options.photos
     return options
 
 
+def _is_address(text: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none
+        return False
+
+
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     for photo in options.photos:
+        if photo.is_dir():
+            raise SetupError(f"{photo} is a folder; name a photo in it.")
         if not photo.is_file():
             raise SetupError(f"There is no photo {photo}.")
+    save_picture(options)
     if os.environ.get(INNER):
         return make_picture(options)
     try:
@@ -99,6 +117,31 @@ def main(arguments: list[str]) -> int:
         sys.stdout.flush()
         os.execve(command[0], command, variables)
     return subprocess.run(command, env=variables).returncode
+
+
+def save_picture(options: argparse.Namespace, picture: bytes | None = None) -> None:
+    """Save it; without one, only see to it that it could be saved. Photos stay, and so do pictures of others."""
+    need_core()
+    from dynamicid_core.errors import DynamicIDError
+    from dynamicid_core.writing import Kind, check_file, write
+
+    kind = Kind("a picture that DynamicID made", _is_ours)
+    try:
+        if picture is None:
+            check_file(options.output, kind, options.photos)
+        else:
+            write(options.output, picture, kind, options.photos)
+    except DynamicIDError as error:
+        raise SetupError(str(error)) from None
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a picture remembers our nodes, as ComfyUI writes a graph into it, or our command line."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return content.startswith(b"\x89PNG") and b"dynamicid" in content.lower()
 
 
 # --- before: with any Python --------------------------------------------------------------------------------------
@@ -127,8 +170,6 @@ def prepare(options: argparse.Namespace) -> tuple[Path, Path | None]:
     if not has_modules(python, *REQUIREMENTS):
         print(f"Installing what this pack needs into {python} ...", flush=True)
         install(python, *setup.missing_requirements(python))
-    if not options.stand_in:
-        link_pack(comfyui)
     return python, comfyui
 
 
@@ -164,11 +205,7 @@ def make_picture(options: argparse.Namespace) -> int:
         clear_progress()
         (saved,) = (node for node, content in graph.items() if content["class_type"] == "SaveImage")
         picture = client.view(outputs[saved]["images"][0])
-    try:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_bytes(picture)
-    except OSError as error:
-        raise SetupError(f"The picture could not be saved ({error}); give another place with --output.") from None
+    save_picture(options, picture)
     print(f"Saved {options.output.resolve()} ({time.monotonic() - started:.0f} s).")
     if options.stand_in:
         print("It was made with the drawn world's small models; for people of your own give two photos.")
@@ -188,11 +225,19 @@ def drawn_host() -> Iterator[Client]:
 
 @contextlib.contextmanager
 def own_host(options: argparse.Namespace) -> Iterator[Client]:
-    """The ComfyUI that the user named or has running, else one that is started for this picture."""
+    """The ComfyUI that the user named, or has running with this very pack; else one that is started for this picture,
+    with this pack in a base folder of its own."""
     client = Client(options.server or f"http://127.0.0.1:{options.port}")
     with contextlib.ExitStack() as stack:
-        if not options.server and not client.is_alive():
-            client = stack.enter_context(started_server(port=options.port))
+        if not options.server:
+            comfyui = find_comfyui()
+            runs, other = client.is_alive(), linked_pack(comfyui)
+            if runs and other != ROOT:
+                having = f"another copy of this pack, {other}" if other else "no link to this pack"
+                print(f"ComfyUI runs at {client.url}, but has {having}; starting another one.", flush=True)
+            if not runs or other != ROOT:
+                base = stack.enter_context(temporary_base(whole=comfyui / "models"))
+                client = stack.enter_context(started_server(base, None if runs else options.port))
         if not client.get("/object_info/DynamicIDApply"):
             raise SetupError(
                 f"The ComfyUI at {client.url} runs without this pack; restart it, or choose another --port."

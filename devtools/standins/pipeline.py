@@ -167,7 +167,7 @@ def make_dynamicid(seed: int = 0):
 
 def write_files(folder: Path | str, seed: int = 0) -> dict[str, Path]:
     """The same as files: ``model`` (a diffusers folder), ``saa``, ``imr``, ``clip_vision`` (a folder), ``detector``."""
-    from dynamicid_core.files import write_safetensors
+    from dynamicid_core.saving import write_safetensors
 
     from .detector import write_detector_pack
 

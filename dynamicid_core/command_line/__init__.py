@@ -1,7 +1,8 @@
 """The command line, one file for each command. What a user types: ``python -m dynamicid_core --help``.
 
-Exit codes: 0 done, 1 a mistake that one line on stderr explains, 2 wrong usage, 130 interrupted. With ``--json`` stdout
-has one JSON object and nothing else; progress and messages always go to stderr.
+Exit codes: 0 done, 1 a mistake that one line on stderr explains (several, where each thing is done apart), 2 wrong
+usage, 130 interrupted. With ``--json`` stdout has one JSON object and nothing else; progress and messages always go to
+stderr.
 """
 
 from __future__ import annotations
@@ -104,4 +105,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     if result is not None:  # one of several processes speaks for all
         print(json.dumps(result["json"], ensure_ascii=False) if options.json else result["text"])
-    return 0
+    return 1 if result and result.get("failed") else 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,18 +18,18 @@ LISTS = ("list.jsonl", "list.json", "list.csv", "list.tsv", "list.toml")
 DRAWINGS = ("_regions", "_activation")  # what `generate --explain` puts beside a picture
 
 
-def cases_of(paths: Sequence[Path]) -> list[Case]:
-    """The cases of pictures that remember their settings, of folders, and of lists."""
+def cases_of(paths: Sequence[Path], people: Path | None = None) -> list[Case]:
+    """The cases of pictures that remember their settings, of folders and of lists; ``people`` as in :func:`case_of`."""
     cases: list[Case] = []
     for path in paths:
         if path.is_dir():
             lists = [path / name for name in LISTS if (path / name).is_file()]
             found = [case for file in lists for case in read_cases(file)]
-            cases += found or [case_of(picture) for picture in pictures_in(path) if not _is_drawing(picture)]
+            cases += found or [case_of(picture, people) for picture in pictures_in(path) if not _is_drawing(picture)]
         elif is_list(path):
             cases += read_cases(path)
         elif not _is_drawing(path):
-            cases.append(case_of(path))
+            cases.append(case_of(path, people))
     if not cases:
         raise DynamicIDError(f"There are no pictures in {', '.join(map(str, paths))}.")
     return cases
@@ -42,9 +41,11 @@ def _is_drawing(path: Path) -> bool:
     return plain is not None and path.with_name(plain + path.suffix).is_file()
 
 
-def case_of(path: Path) -> Case:
-    """A picture that `generate` made, by what it remembers; DynamicIDError for any other, and where people's files are not
-    found (:func:`remembered.located`)."""
+def case_of(path: Path, people: Path | None = None) -> Case:
+    """A picture that `generate` made, by what it remembers; DynamicIDError for any other.
+
+    ``people``: where the photos lie that it names (:func:`remembered.located`).
+    """
     if not os.path.isfile(path):
         raise DynamicIDError(f"There is no file {path}.")
     try:
@@ -54,7 +55,7 @@ def case_of(path: Path) -> Case:
         raise DynamicIDError(f"{text} Say in a list who it shall show (`evaluate --help` has an example).") from error
     if not settings.people:
         raise DynamicIDError(f"{path} remembers nobody. Say in a list who it shall show.")
-    return case_from(dataclasses.replace(settings, people=located(settings, path)), path)
+    return case_from(located(settings, path, people), path)
 
 
 def case_from(settings: Settings, picture: Path) -> Case:

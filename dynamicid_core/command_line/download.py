@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..catalogue import model_file
+from ..writing import check_folder
 
 SAA, IMR = model_file("saa"), model_file("imr")
 SUMMARY = (
@@ -34,6 +35,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..checkpoints import convert
     from ..files import download
 
+    check_folder(options.folder)
     files = download(options.folder)
     files += convert([*files], options.folder) if options.convert else []
     return {"text": "\n".join(f"have {path}" for path in files), "json": {"files": [str(path) for path in files]}}

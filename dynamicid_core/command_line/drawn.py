@@ -13,7 +13,9 @@ from typing import Any
 
 from ..landmarks import EXPRESSIONS
 from ..prompts import GRID_POSES
+from ..saving import PICTURE, write_picture
 from ..types import DynamicIDError
+from ..writing import check_file, check_folder
 from . import models
 
 SUMMARY = "drawn people: pictures, training sets, the small networks"
@@ -25,6 +27,7 @@ examples:
 
 each action has its own help: {program} make --help
 """
+TALLEST = 65_000  # px; what JPEG can hold
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -90,15 +93,16 @@ def _picture(options: argparse.Namespace, first: int, last: int) -> dict[str, An
 
     from ..drawn.make import expression_sheet, portrait, posed
 
+    check_file(options.output, PICTURE)
+    if (last - first + 1) * (options.size or 128) > TALLEST:
+        raise DynamicIDError(
+            f"A sheet of {last - first + 1} people is too tall for a picture; name fewer, or lower --size."
+        )
     if first == last:
         pixels = portrait(first, posed(options.expression, options.pose), options.size or 512)
     else:
         pixels = expression_sheet(range(first, last + 1), options.size or 128, options.pose)
-    try:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(options.output)
-    except OSError as error:
-        raise DynamicIDError(f"{options.output} could not be written: {error}.") from error
+    write_picture(options.output, Image.fromarray(pixels), PICTURE, marked=True)
     height, width = pixels.shape[:2]
     facts = {"output": str(options.output), "people": last - first + 1, "width": width, "height": height}
     return {"text": f"{options.output}: {facts['people']} drawn people, {width} x {height} px", "json": facts}
@@ -107,8 +111,9 @@ def _picture(options: argparse.Namespace, first: int, last: int) -> dict[str, An
 def _dataset(options: argparse.Namespace, seeds: range) -> dict[str, Any]:
     from tqdm import tqdm
 
-    from ..drawn.make import make_dataset
+    from ..drawn.make import check_set, make_dataset
 
+    check_set(options.output)
     manifest = make_dataset(
         options.output, seeds, options.per_person, options.size or 128,
         lambda people: tqdm(people, desc="people", disable=options.quiet), options.pairs,
@@ -165,6 +170,9 @@ examples:
         import torch
         from accelerate import Accelerator
 
+        check_folder(options.output)
+        if not 0 <= options.seed < 2**53:
+            raise DynamicIDError(f"--seed {options.seed} must lie between 0 and 2^53.")
         torch.set_num_threads(options.threads)
         accelerator = Accelerator(mixed_precision=options.precision)
         given = {"seed": options.seed} | ({"pictures": options.pictures} if options.pictures else {})
@@ -238,6 +246,7 @@ examples:
     def run(options: argparse.Namespace) -> dict[str, Any]:
         from ..drawn.carried import AUTOENCODER, UNET, carry_faces, carry_training
 
+        check_folder(options.output)
         if options.imr and not options.saa:
             raise DynamicIDError("--imr belongs to an SAA file; name it with --saa.")
         named = {AUTOENCODER: options.autoencoder, UNET: options.unet}
@@ -286,6 +295,7 @@ examples:
         from ..drawn.carried import WEIGHTS
         from ..drawn.world import fill
 
+        check_folder(options.models)
         if options.narrow:
             models.need_packages()
         with tqdm(desc="files", disable=options.quiet) as bar:

@@ -106,7 +106,7 @@ def _add_making(group: Any) -> None:
         type=Path,
         dest="people_folder",
         metavar="FOLDER",
-        help="a photo, or a folder of photos, of each person",
+        help="a photo, or a folder of photos, of each person; without --prompts: where the photos lie that pictures name",
     )
     group.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
     group.add_argument(
@@ -126,9 +126,11 @@ def _planned(options: argparse.Namespace) -> list[samples.Sample]:
     return samples.samples(options)
 
 
-def _make(every: Sequence[samples.Sample], options: argparse.Namespace, folder: Path, workers: Workers) -> list[Case]:
+def _make(
+    every: Sequence[samples.Sample], options: argparse.Namespace, folder: Path, store: Store, workers: Workers
+) -> list[Case]:
     """Make the pictures of prompts x people that are missing."""
-    maker = samples.Maker(options, every)
+    maker = samples.Maker(options, every, store)
     workers.map(lambda sample: maker.make(sample, folder, options.baseline), every, "pictures")
     cases = []
     for sample in every:
@@ -179,6 +181,7 @@ def _recogniser(name: str, options: argparse.Namespace) -> Recogniser:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
+    from ..evaluation.results import check_output
     from ..evaluation.workers import Workers
 
     jobs = [bool(options.pictures), bool(options.prompts), bool(options.compare)]
@@ -186,6 +189,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise DynamicIDError("Give pictures (or a list), or --prompts, or --compare: one of them.")
     if options.show < 0:
         raise DynamicIDError(f"--show {options.show}: a number of pictures, or 0 for none.")
+    check_output(options.output or (COMPARISON if options.compare else OUTPUT))
     if options.compare:
         return compare(options.compare, options.output or COMPARISON, options.show)
     workers = Workers(options.quiet)
@@ -208,14 +212,14 @@ def judge(options: argparse.Namespace, workers: Workers) -> Run:
     folder = options.output or OUTPUT
     # What the user got wrong is said before models are loaded.
     planned = _planned(options) if options.prompts else []
-    cases = [] if options.prompts else asked.cases_of(options.pictures)
+    cases = [] if options.prompts else asked.cases_of(options.pictures, options.people_folder)
     gallery = gallery_of(options.gallery) if options.gallery else []
     classes = [name.strip() for name in (options.expression_classes or "").split(",") if name.strip()]
     reader = load_reader(options.expressions, classes)
     recognisers = recognisers_of(options, lambda text: workers.main and print(text, file=sys.stderr))
-    if planned:
-        cases = _make(planned, options, folder, workers)
     store = Store(folder / "cache")
+    if planned:
+        cases = _make(planned, options, folder, store, workers)
     tools = Tools(recognisers, reader, _clip(options, store))
     return evaluate(cases, tools, store, workers, options.name or folder.resolve().name, gallery)
 

@@ -3,8 +3,9 @@
 Each photo is another person; --face starts a person too, and --box, --mask, --expression, --weight, --name and
 --face-index that follow belong to the --face before them. Without boxes or masks several people stand side by side.
 
-The PNG remembers its settings; --from makes the picture again, and other options change it. Models are those of the command,
-not of the picture, and its people's files are looked for here and beside it.
+The PNG remembers its settings, and files by their names, without folders; --from makes the picture again, and other
+options change it. Models are those of the command, not of the picture; people's files are looked for in the current folder,
+beside the picture, or in --people. --no-metadata leaves all of that out.
 """
 
 from __future__ import annotations
@@ -14,15 +15,18 @@ import dataclasses
 import random
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..bases import base_named
+from ..saving import PICTURE, write_picture
 from ..types import Cast, DynamicIDError, SAAOptions
+from ..writing import check_file
 from . import models, people, world
 from .encode import add_photo_arguments, photo_options
-from .remembered import located, remembered
-from .settings import MODEL_OPTIONS, SAMPLERS, Settings, checksum, write_png
+from .remembered import located, note_models, note_people
+from .settings import SAMPLERS, Settings, read_png, write_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,6 +56,7 @@ OPTION_HELP = {
     "outside": "who is visible outside all regions",
     "lora_strength": "strength of the LoRA",
 }
+DRAWINGS = ("regions", "activation")  # of --explain
 PREFIXED = {"weight": "--face-weight"}  # --weight is one person's
 
 
@@ -70,6 +75,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", type=Path, default=Path("dynamicid.png"), metavar="PNG", help="default: %(default)s"
     )
     parser.add_argument("--from", type=Path, dest="origin", metavar="PNG", help="take the settings of this picture")
+    parser.add_argument(
+        "--people", type=Path, dest="people_folder", metavar="FOLDER",
+        help="with --from: where the photos lie that it names (default: the current folder, or the picture's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--no-metadata",
+        action="store_true",
+        help="write nothing but the picture; it then cannot be made again by --from",
+    )
     parser.add_argument(
         "--explain", action="store_true", help="also draw the regions (NAME_regions.png) and where identity went in "
         "(NAME_activation.png)",
@@ -114,7 +128,7 @@ def add_option_arguments(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(options: argparse.Namespace) -> Settings:
     """The settings of the picture given by --from, or the defaults, changed by what was typed."""
-    base = remembered(options.origin) if options.origin else Settings(seed=random.SystemRandom().randrange(2**32))
+    base = read_png(options.origin) if options.origin else Settings(seed=random.SystemRandom().randrange(2**32))
     if options.origin is None and options.stand_in:
         base = dataclasses.replace(base, **world.defaults(len(people.people_of(options)) or len(world.SHOWN)))
     names = ("prompt", "negative", "steps", "cfg", "seed", "sampler")
@@ -125,19 +139,16 @@ def settings_of(options: argparse.Namespace) -> Settings:
     acts = {
         name: getattr(options, f"option_{name}") for name in fields if getattr(options, f"option_{name}") is not None
     }
-    typed_people = people.people_of(options) or (
-        located(base, options.origin, tell=True) if options.origin else base.people
-    )
-    given: dict[str, Any] = {name: str(getattr(options, name)) for name in MODEL_OPTIONS if getattr(options, name)}
-    if options.stand_in:
-        given["stand_in"] = True
+    typed_people = people.people_of(options)
+    if options.origin and not typed_people:
+        base = located(base, options.origin, options.people_folder)
+        note_people(base, options.origin)
+        typed_people = base.people
     return dataclasses.replace(
         base,
         people=typed_people,
         options=dataclasses.replace(base.options, **acts),
         photos={**base.photos, **photo_options(options)},
-        models=given,
-        checksums={},
         **typed,
     )
 
@@ -166,8 +177,15 @@ def sample(pipe: Any, settings: Settings, progress: bool) -> Image:
     return picture
 
 
-def explain(output: Path, cast: Cast, recorder: GateRecorder, picture: Image) -> dict[str, Path]:
-    """Draw the cast's regions and the gate maps beside the picture."""
+def drawing_path(output: Path, name: str) -> Path:
+    """Where one of ``DRAWINGS`` lies: beside the picture."""
+    return output.with_name(f"{output.stem}_{name}.png")
+
+
+def explain(
+    output: Path, cast: Cast, recorder: GateRecorder, picture: Image, inputs: Sequence[str], marked: bool
+) -> dict[str, Path]:
+    """Draw regions and gate maps beside the picture. ``inputs``, ``marked``: as in :func:`saving.write_picture`."""
     import numpy as np
     from PIL import Image
 
@@ -176,25 +194,29 @@ def explain(output: Path, cast: Cast, recorder: GateRecorder, picture: Image) ->
     width, height = picture.size
     names = [person.face.name for person in cast.people]
     drawings = {
-        "regions": draw_cast(cast, width, height),
-        "activation": side_by_side(draw_gate_maps(recorder.maps(height, width)[0], names, np.asarray(picture))),
+        DRAWINGS[0]: draw_cast(cast, width, height),
+        DRAWINGS[1]: side_by_side(draw_gate_maps(recorder.maps(height, width)[0], names, np.asarray(picture))),
     }
-    paths = {name: output.with_name(f"{output.stem}_{name}.png") for name in drawings}
+    paths = {name: drawing_path(output, name) for name in drawings}
     for name, path in paths.items():
-        Image.fromarray(drawings[name]).save(path)
+        write_picture(path, Image.fromarray(drawings[name]), PICTURE, inputs, marked=marked)
     return paths
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = settings_of(options)
+    inputs = [path for person in settings.people for path in person.paths]
+    inputs += [str(options.origin)] if options.origin else []
+    for path in [options.output, *(drawing_path(options.output, name) for name in DRAWINGS if options.explain)]:
+        check_file(path, PICTURE, inputs)
     with tempfile.TemporaryDirectory(prefix="dynamicid-") as folder:
         drawn = not settings.people and options.stand_in
         if drawn:
             settings = dataclasses.replace(settings, people=world.shown_people(Path(folder)))
         if not settings.people:
-            raise DynamicIDError("Nobody is given. Name a photo of each person, or use --face.")
-        sums = {path: checksum(path) for person in settings.people for path in person.paths}
-        written = _generate(dataclasses.replace(settings, checksums=sums), options, drawn)
+            hint = " The picture was made with --stand-in." * bool(settings.models.get("stand_in"))
+            raise DynamicIDError(f"Nobody is given. Name a photo of each person, or use --face.{hint}")
+        written = _generate(settings, options, drawn, inputs)
     settings = written.pop("settings")
     text = "\n".join(f"saved {path}" for path in written.values()) + f"\nseed {settings.seed}"
     return {
@@ -211,20 +233,24 @@ def _sized(settings: Settings, options: argparse.Namespace, did: DynamicID) -> S
     return dataclasses.replace(settings, width=base.side, height=base.side)
 
 
-def _generate(settings: Settings, options: argparse.Namespace, drawn: bool) -> dict[str, Any]:
+def _generate(settings: Settings, options: argparse.Namespace, drawn: bool, inputs: Sequence[str]) -> dict[str, Any]:
     from ..gate_maps import GateRecorder
 
     photos = any(not people.is_face_file(path) for person in settings.people for path in person.files)
     poses = any(person.pose_image for person in settings.people)
     edits = poses or any(person.expression for person in settings.people)
+    used = models.named(options, photos=photos, faces=photos or poses, expressions=edits)
+    if options.origin:
+        note_models(options.origin, settings.models, used)
     did = models.load_dynamicid(options, photos=photos, faces=photos or poses, expressions=edits)
-    settings = _sized(settings, options, did)
+    settings = dataclasses.replace(_sized(settings, options, did), models=used)
     cast = people.make_cast(did, settings)
     recorder = GateRecorder() if options.explain else None
     with did.apply(cast, settings.options, recorder=recorder, warn=lambda text: print(text, file=sys.stderr)):
         picture = sample(did.pipe, settings, progress=not options.quiet)
     picture = world.enlarged(picture) if options.stand_in else picture
     # Drawn portraits are gone when the command ends: the settings then say that there were none.
-    kept = dataclasses.replace(settings, people=(), checksums={}) if drawn else settings
-    written = {"picture": write_png(options.output, picture, kept), "settings": kept}
-    return {**written, **(explain(options.output, cast, recorder, picture) if recorder else {})}
+    kept = dataclasses.replace(settings, people=()) if drawn else settings
+    told = not options.no_metadata
+    written = {"picture": write_png(options.output, picture, kept if told else None, inputs), "settings": kept}
+    return {**written, **(explain(options.output, cast, recorder, picture, inputs, told) if recorder else {})}

@@ -123,6 +123,15 @@ def find(options: argparse.Namespace) -> ModelFiles:
     return ModelFiles(folder, **{name: place(name) for name in PLACES}, detector=options.detector or FACE_PACK.name)
 
 
+def named(options: argparse.Namespace, photos: bool, faces: bool, expressions: bool) -> dict[str, Any]:
+    """Option -> what it names or what was found, of the models that :func:`load_dynamicid` takes."""
+    if options.stand_in:
+        return {"stand_in": True}
+    needed = {"model": True, "saa": True, "imr": expressions, "clip_vision": photos, "detector": faces}
+    files = find(options)
+    return {name: getattr(files, name) for name, is_needed in needed.items() if is_needed and getattr(files, name)}
+
+
 def device_of(options: argparse.Namespace) -> torch.device:
     """The device asked for, else the best there is."""
     import torch

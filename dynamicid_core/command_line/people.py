@@ -84,6 +84,8 @@ def people_of(options: argparse.Namespace) -> tuple[PersonSettings, ...]:
         if person.box and person.mask:
             raise DynamicIDError(f"Person {number} has a box and a mask; give one of them.")
         for path in person.paths:
+            if os.path.isdir(path):
+                raise DynamicIDError(f"{path} is a folder; name a file in it (person {number}).")
             if not os.path.isfile(path):
                 raise DynamicIDError(f"There is no file {path} (person {number}).")
     return people

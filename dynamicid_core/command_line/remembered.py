@@ -1,89 +1,77 @@
 """What a picture remembers, taken up again. It may be anybody's picture, so it decides numbers and words alone.
 
 Which models are loaded, what is switched on and which folders are looked into, whoever types the command says: people's
-files are looked for by their bare names, here and beside the picture, and are named before they are read.
+files are looked for by their bare names, and are named before they are read.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..plain import one_line
 from ..types import DynamicIDError
-from .settings import PersonSettings, Settings, checksum, read_png
+from .settings import Settings, bare
 
 
-def remembered(picture: Path) -> Settings:
-    """The settings of a picture that ``generate`` made, without the models that it names, which are told of instead.
+def located(settings: Settings, picture: Path, folder: Path | None = None) -> Settings:
+    """The settings of a picture with its people's files found: in ``folder`` and the folders there, or else in the
+    current folder or beside the picture.
 
-    Its people are those that are written there; :func:`located` finds their files. Raises DynamicIDError as
-    :func:`settings.read_png`.
+    Raises DynamicIDError where one is not there, and where several have its name: nothing tells which it was.
     """
-    settings = read_png(picture)
-    if models := _models_of(settings):
-        print(f"{picture} was made with {models}; what this command names or finds is used.", file=sys.stderr)
-    return dataclasses.replace(settings, models={})
+    if folder is None:
+        places, looked = [Path(), picture.parent], "neither in this folder nor beside the picture"
+    else:
+        places = [folder, *sorted(place for place in folder.glob("*") if place.is_dir())]
+        looked = f"neither in {folder} nor in the folders there"
 
-
-def _models_of(settings: Settings) -> str:
-    """What a picture says of its models: the names of files, and of the option for the drawn world."""
-    named = [_bare(str(path)) for option, path in settings.models.items() if option not in ("models", "stand_in")]
-    return ", ".join(
-        ["--stand-in"] * bool(settings.models.get("stand_in")) + [one_line(name) for name in named if name]
-    )
-
-
-def located(settings: Settings, picture: Path, tell: bool = False) -> tuple[PersonSettings, ...]:
-    """The people of a picture, with their files as they are found in the current folder or in the picture's.
-
-    What has changed since is said; with ``tell``, whose files are used, too. Raises DynamicIDError for a file that is in neither.
-    """
-
-    def place(path: str) -> str:
-        found = _place(path, picture)
-        sums[found] = settings.checksums.get(path, "")
-        return found
-
-    sums: dict[str, str] = {}
-    people = tuple(
-        dataclasses.replace(
-            person,
-            files=tuple(map(place, person.files)),
-            mask=place(person.mask) if person.mask else None,
-            pose_image=place(person.pose_image) if person.pose_image else None,
-        )
-        for person in settings.people
-    )
-    if tell and sums:
-        print(f"The people of {picture}: {', '.join(map(one_line, sums))}.", file=sys.stderr)
-    _note_changes(sums)
-    return people
-
-
-def _bare(path: str) -> str:
-    """The name at the end of a path, of any system."""
-    return re.split(r"[\\/]", path)[-1].replace("\0", "")
-
-
-def _place(path: str, picture: Path) -> str:
-    name = _bare(path)
-    places = [] if name in ("", ".", "..") else [Path(name), picture.parent / name]
-    found = next((str(place) for place in places if os.path.isfile(place)), None)
-    if found is None:
+    def found(path: str) -> str:
+        name = bare(path)
+        files = _files(name, places)
+        if len(files) == 1:
+            return files[0]
+        what = f"there are several of that name ({', '.join(files)})" if files else f"which is {looked}"
         raise DynamicIDError(
-            f"{picture} was made with {one_line(name)}, which is neither in this folder nor beside the picture; call this where it "
-            "is, or name the people anew."
+            f"{picture} was made with {one_line(name)}, {what}. Name the folder of its photos with --people."
         )
-    return found
+
+    return dataclasses.replace(settings, people=tuple(person.with_files(found) for person in settings.people))
 
 
-def _note_changes(sums: Mapping[str, str]) -> None:
-    """Say which files are no longer those that the picture was made with."""
-    for path, sum_then in sums.items():
-        if sum_then and sum_then != checksum(path):
-            print(f"{one_line(path)} has changed since the picture was made; the result will differ.", file=sys.stderr)
+def _files(name: str, places: Sequence[Path]) -> list[str]:
+    """The files of that name, each once."""
+    found: dict[Path, str] = {}
+    for place in places:
+        if name and os.path.isfile(path := place / name):
+            found.setdefault(path.resolve(), str(path))
+    return list(found.values())
+
+
+def note_people(settings: Settings, picture: Path) -> None:
+    """Say which files are taken for a picture's people."""
+    if paths := dict.fromkeys(path for person in settings.people for path in person.paths):
+        print(f"The people of {picture}: {', '.join(map(one_line, paths))}.", file=sys.stderr)
+
+
+def note_models(picture: Path, then: Mapping[str, Any], used: Mapping[str, Any]) -> None:
+    """Say which models are not those that a picture was made with; those of the command are ``used``."""
+    now = {option: _shown(option, value) for option, value in used.items()}
+    other = {option: text for option, value in then.items() if (text := _shown(option, value)) != now.get(option, "")}
+    if not any(other.values()):
+        return
+    instead = ", ".join(now[option] for option in now if option in other or "stand_in" in {*other, option})
+    rest = f"is made with {instead} now" if instead else "without it now"
+    print(
+        f"{picture} was made with {', '.join(filter(None, other.values()))}, and {rest}; it will differ.",
+        file=sys.stderr,
+    )
+
+
+def _shown(option: str, value: Any) -> str:
+    """A model as it is named to the user."""
+    return ("--stand-in" if value else "") if option == "stand_in" else one_line(bare(str(value)))

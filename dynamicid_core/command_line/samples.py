@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..bases import base_named
-from ..evaluation.cases import Reference, check_keys, entries, gallery_of, named_file, parse_box
+from ..evaluation.cases import Reference, check_keys, checksum, entries, gallery_of, named_file, parse_box
 from ..evaluation.lists import Row, read_rows
 from ..files import read_metadata
 from ..origins import Origin
@@ -20,12 +23,16 @@ from ..plain import one_line
 from ..prompts import target_prompt
 from ..types import Cast, DynamicIDError, Face, Person
 from . import generate, models, people, world
-from .settings import PersonSettings, Settings, checksum, read_png, write_png
+from .settings import PersonSettings, Settings, write_png
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ..evaluation.store import Store
     from ..hosts.diffusers import DynamicID
 
 PROMPT_KEYS = ("prompt", "people", "expressions", "poses", "boxes", "ground_truth", "id")
+MADE_OF = "made of"  # what the store calls a picture's settings
 PEOPLE = "{people}"  # in a prompt: "one person", "two people"
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
@@ -142,34 +149,45 @@ def _settings(base: Settings, row: Row, group: Sequence[Reference]) -> Settings:
 class Maker:
     """Makes pictures that are not there yet; models are loaded when the first is needed, faces encoded once."""
 
-    def __init__(self, options: argparse.Namespace, every: Sequence[Sample]) -> None:
-        """``every``: all that will be made, which says what must be loaded."""
+    def __init__(self, options: argparse.Namespace, every: Sequence[Sample], store: Store) -> None:
+        """``every``: all that will be made, which says what must be loaded; ``store``: knows what each was made of."""
         everybody = [person for sample in every for person in sample.settings.people]
         self._photos = any(not people.is_face_file(path) for person in everybody for path in person.files)
         self._edits = any(person.expression for person in everybody)
-        self._options = options
+        self._options, self._store = options, store
+        self._models = models.named(options, self._photos, self._photos, self._edits)
         self._did: DynamicID | None = None
         self._faces: dict[PersonSettings, Face] = {}
         self._sums: dict[str, str] = {}
 
-    def sums(self, settings: Settings) -> dict[str, str]:
-        """Checksums of the people's files, each computed once."""
-        paths = [path for person in settings.people for path in person.paths]
-        self._sums |= {path: checksum(path) for path in paths if path not in self._sums}
-        return {path: self._sums[path] for path in paths}
-
     def make(self, sample: Sample, folder: Path, baseline: bool) -> None:
         """The picture and, if asked for, the one without faces, unless they are there, made with these settings."""
-        settings = dataclasses.replace(sample.settings, checksums=self.sums(sample.settings))
-        if not _is_made(sample.picture(folder), settings):
+        settings = dataclasses.replace(sample.settings, models=self._models)
+        if not self._is_made(sample.picture(folder), settings):
             did = self._dynamicid()
             with did.apply(self._cast(did, settings), settings.options):
                 picture = generate.sample(did.pipe, settings, progress=False)
-            write_png(sample.picture(folder), picture, settings)
-        alone = dataclasses.replace(settings, people=(), checksums={}, photos={})
-        if baseline and not _is_made(sample.baseline(folder), alone):
+            self._keep(sample.picture(folder), picture, settings)
+        alone = dataclasses.replace(settings, people=(), photos={})
+        if baseline and not self._is_made(sample.baseline(folder), alone):
             picture = generate.sample(self._dynamicid().pipe, alone, progress=False)
-            write_png(sample.baseline(folder), picture, alone)
+            self._keep(sample.baseline(folder), picture, alone)
+
+    def _keep(self, path: Path, picture: Image, settings: Settings) -> None:
+        write_png(path, picture, settings, [path for person in settings.people for path in person.paths])
+        self._store.put(MADE_OF, checksum(path), {MADE_OF: np.array(self._made_of(settings))})
+
+    def _is_made(self, path: Path, settings: Settings) -> bool:
+        """Whether that very picture is known to be made with these settings, of files as they are now."""
+        known = self._store.get(MADE_OF, checksum(path)) if path.is_file() else None
+        return known is not None and str(known[MADE_OF]) == self._made_of(settings)
+
+    def _made_of(self, settings: Settings) -> str:
+        """Changes with the settings and with what is in the people's files, neither of which a picture tells."""
+        paths = [path for person in settings.people for path in person.paths]
+        self._sums |= {path: checksum(Path(path)) for path in paths if path not in self._sums}
+        said = json.dumps([dataclasses.asdict(settings), [self._sums[path] for path in paths]])
+        return hashlib.sha256(said.encode()).hexdigest()
 
     def _cast(self, did: DynamicID, settings: Settings) -> Cast:
         cast = Cast()
@@ -184,12 +202,3 @@ class Maker:
         if self._did is None:
             self._did = models.load_dynamicid(self._options, self._photos, self._photos, self._edits)
         return self._did
-
-
-def _is_made(path: Path, settings: Settings) -> bool:
-    if not path.is_file():
-        return False
-    try:
-        return read_png(path) == settings
-    except DynamicIDError:
-        return False

@@ -1,15 +1,16 @@
 """What makes a picture: everything that ``generate`` needs to make it again, as JSON in the PNG's metadata.
 
-Photos, face files and masks are not stored, only their paths, as they were given, and checksums to notice changes. What is
-read back may be anybody's: each value has its type and range here, and :mod:`remembered` says what is taken up.
+Pictures are passed on. So photos, face files, masks and models are not stored but named, without their folders. What is read
+back may be anybody's: each value has its type and range here, and :mod:`remembered` says what is taken up.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,18 @@ from typing import TYPE_CHECKING, Any
 from ..evaluation.cases import parse_box
 from ..faces import ON_NO_FACE, ORDERS
 from ..motion import MAX_STRENGTH
-from ..pictures import opened
+from ..pictures import check_crop_factor, opened
 from ..plain import build, one_line, parse_json
+from ..saving import PICTURE, SETTINGS_KEY, write_picture
 from ..types import DynamicIDError, SAAOptions, check_range
+from ..writing import AnyPath
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PNG_KEY = "dynamicid"
 VERSION = 1
-MODEL_OPTIONS = ("models", "model", "config", "saa", "imr", "clip_vision", "detector")  # of the command line
+MODELS = ("model", "saa", "imr", "clip_vision", "detector", "stand_in")  # options whose values a picture tells
+ONCE_TOLD = ("models", "config")  # ... and of those, which older pictures told too
 MOST_FACES = 999  # in a photo that anybody numbers
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {  # as typed -> diffusers' class and its settings
     "ddim": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
@@ -57,6 +60,8 @@ class PersonSettings:
     def __post_init__(self) -> None:
         if not self.files or not all(self.files):
             raise DynamicIDError("A person has no photo; name at least one.")
+        if "" in (self.mask, self.pose_image):
+            raise DynamicIDError("A person's mask or pose image has no name; name a file, or leave it out.")
         parse_box(self.box)
         check_range(self.weight, "--weight", -10.0, 10.0)
         check_range(self.expression_strength, "--expression-strength", 0.0, MAX_STRENGTH)
@@ -66,6 +71,12 @@ class PersonSettings:
     def paths(self) -> list[str]:
         """Every file that is read for this person."""
         return [*self.files, *(path for path in (self.mask, self.pose_image) if path)]
+
+    def with_files(self, change: Callable[[str], str]) -> PersonSettings:
+        """The same with other paths of all files."""
+        files = tuple(map(change, self.files))
+        mask, pose = (path and change(path) for path in (self.mask, self.pose_image))
+        return dataclasses.replace(self, files=files, mask=mask, pose_image=pose)
 
 
 @dataclass(frozen=True)
@@ -83,13 +94,14 @@ class Settings:
     sampler: str = "ddim"
     photos: dict[str, Any] = field(default_factory=dict)  # order, index, crop_factor, on_no_face where not the defaults
     options: SAAOptions = field(default_factory=SAAOptions)
-    models: dict[str, Any] = field(default_factory=dict)  # options of the command line that name model files
-    checksums: dict[str, str] = field(default_factory=dict)  # path -> sha256 of people's files
+    models: dict[str, Any] = field(default_factory=dict)  # option of the command line -> the model file that is used
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
             if getattr(self, name) % 8 or not 64 <= getattr(self, name) <= 8192:
                 raise DynamicIDError(f"--size: {name} {getattr(self, name)} must be a multiple of 8 from 64 to 8192.")
+        if not -(2**63) <= self.seed < 2**64:
+            raise DynamicIDError(f"--seed {self.seed} is too large; it may have 64 bits.")
         if not 1 <= self.steps <= 1000:
             raise DynamicIDError(f"--steps {self.steps} must lie between 1 and 1000.")
         if not 1 <= self.cfg <= 100:
@@ -99,26 +111,54 @@ class Settings:
         _check_photos(self.photos)
         _check_models(self.models)
 
+    def shared(self) -> Settings:
+        """As a picture carries them: files by their names alone."""
+        names = _names(path for person in self.people for path in person.paths)
+        people = tuple(person.with_files(names.__getitem__) for person in self.people)
+        models = {option: self.models[option] for option in MODELS if option in self.models}
+        models = {option: bare(file) if isinstance(file, str) else file for option, file in models.items()}
+        return dataclasses.replace(self, people=people, models=models)
+
     def to_json(self) -> str:
-        return json.dumps({"version": VERSION, **dataclasses.asdict(self)}, ensure_ascii=False)
+        """As text, :meth:`shared`."""
+        return json.dumps({"version": VERSION, **dataclasses.asdict(self.shared())}, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
-        """Raises DynamicIDError for anything that :meth:`to_json` of this version did not write."""
+        """:meth:`shared`, whoever wrote them. Raises DynamicIDError for anything that :meth:`to_json` did not write."""
         try:
             values = parse_json(text)
             version = values.pop("version", None) if isinstance(values, dict) else None
             if type(version) is not int or version != VERSION:
                 raise DynamicIDError("they were written by another version of DynamicID, or by something else")
+            # Of people's files, which pictures held until they were to say less.
+            build(dict[str, str], values.pop("checksums", {}), "checksums")
             settings: Settings = build(cls, values, "")
-            return settings
+            return settings.shared()
         except DynamicIDError as error:
             raise DynamicIDError(f"The picture's settings cannot be read ({str(error).rstrip('.')}).") from error
 
 
+def bare(path: str) -> str:
+    """The name at the end of a path, of any system."""
+    return re.split(r"[\\/]", path)[-1].replace("\0", "")
+
+
+def _names(paths: Iterable[str]) -> dict[str, str]:
+    """Path -> its name; where several files have one, a text that names none: none is taken for another later."""
+    of_name: dict[str, list[str]] = {}
+    for path in dict.fromkeys(paths):
+        of_name.setdefault(bare(path), []).append(path)
+    return {
+        path: name if len(same) == 1 else f"{name} ({number} of {len(same)})"
+        for name, same in of_name.items()
+        for number, path in enumerate(same, 1)
+    }
+
+
 def _check_models(models: Mapping[str, Any]) -> None:
     """Raise DynamicIDError for what names no model file."""
-    if unknown := sorted(models.keys() - {*MODEL_OPTIONS, "stand_in"}):
+    if unknown := sorted(models.keys() - {*MODELS, *ONCE_TOLD}):
         raise DynamicIDError(f"{one_line(unknown[0], 40)!r} names no model.")
     for name, value in models.items():
         build(bool if name == "stand_in" else str, value, name)
@@ -133,18 +173,22 @@ def _check_photos(how: Mapping[str, Any]) -> None:
             raise DynamicIDError(f"--{name.replace('_', '-')} is none of {', '.join(choices)}.")
     index, factor = build(int, how.get("index", 0), "index"), build(float, how.get("crop_factor", 0.0), "crop_factor")
     check_range(index, "--index", 0, MOST_FACES)
-    check_range(factor, "--crop-factor", 0.0, 100.0)
+    check_crop_factor(factor)
 
 
-def checksum(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def need_file(path: str, what: str) -> None:
+    """Raise DynamicIDError unless it is a file, as what names it: a photo, a mask."""
+    if os.path.isdir(path):
+        raise DynamicIDError(f"{path} is a folder; name a {what} in it.")
+    if not os.path.exists(path):
+        raise DynamicIDError(f"There is no {what} {path}. Check the name and the folder.")
 
 
 def read_png(path: Path) -> Settings:
-    """The settings of a picture that ``generate`` made, as they are written there; nothing that they name is looked for."""
+    """The settings of a picture that ``generate`` made, as written there; nothing that they name is looked for."""
     try:
         with opened(path, "picture", "It is damaged, or no PNG of `generate`.") as image:
-            text = image.info.get(PNG_KEY)
+            text = image.info.get(SETTINGS_KEY)
     except DynamicIDError as error:
         raise DynamicIDError(f"--from: {error}") from error
     if text is None:
@@ -155,15 +199,11 @@ def read_png(path: Path) -> Settings:
     return Settings.from_json(text)
 
 
-def write_png(path: Path, picture: Image, settings: Settings) -> Path:
-    """Raises DynamicIDError if it cannot be saved there."""
+def write_png(path: Path, picture: Image, settings: Settings | None, inputs: Iterable[AnyPath] = ()) -> Path:
+    """The picture with its settings, or without any metadata. Raises DynamicIDError if it cannot be saved there."""
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    info.add_itxt(PNG_KEY, settings.to_json())  # as text, but for any language
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path, format="PNG", pnginfo=info)
-    except OSError as error:
-        raise DynamicIDError(f"The picture cannot be saved ({error}). Give another place with --output.") from error
-    return path
+    if settings is not None:
+        info.add_itxt(SETTINGS_KEY, settings.to_json())  # as text, but for any language
+    return write_picture(path, picture, PICTURE, inputs, form="PNG", pnginfo=info)

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints import WEIGHTS
 from ..types import DynamicIDError, is_same_recogniser
+from ..writing import check_file, check_folder
 from . import models
 
 if TYPE_CHECKING:
@@ -128,6 +130,7 @@ def prepare(options: argparse.Namespace, stage: str | None) -> Prepared:
     if options.stand_in:  # whose name the checkpoint then remembers
         settings = replace(settings, base=replace(settings.base, clip_vision=Path(CLIP_VISION)))
     manifest = Manifest.read(settings.need_dataset())
+    _check_output(settings, stage)
     wanted = settings.base.recogniser
     if wanted and not is_same_recogniser(wanted, manifest.recogniser):
         raise DynamicIDError(
@@ -136,6 +139,17 @@ def prepare(options: argparse.Namespace, stage: str | None) -> Prepared:
         )
     share, device = _processes(options)
     return Prepared(settings, manifest, _networks(options, settings, share, device), share)
+
+
+def _check_output(settings: Settings, stage: str | None) -> None:
+    """Raise DynamicIDError where what will be made cannot be written, before anything is made."""
+    from ..training.stages import IMR_FILE, SAA_FILE
+
+    check_folder(settings.cache_folder)
+    if stage:
+        initial = getattr(settings, stage).initial
+        file = {"anchor": SAA_FILE, "reconfigure": IMR_FILE}[stage]
+        check_file(settings.output / file, WEIGHTS, [initial] if initial else [])
 
 
 def _processes(options: argparse.Namespace) -> tuple[Share, torch.device]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..prompts import preset_prompt
+from ..saving import write_picture
 from .settings import PersonSettings
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def shown_people(folder: Path) -> tuple[PersonSettings, ...]:
     people = []
     for number, expression in enumerate(SHOWN):
         path = folder / f"person_{number + 1}.png"
-        Image.fromarray(portrait(HELD_OUT + number, posed("neutral", "front view"), PHOTO)).save(path)
+        write_picture(path, Image.fromarray(portrait(HELD_OUT + number, posed("neutral", "front view"), PHOTO)))
         people.append(PersonSettings((str(path),), expression=preset_prompt(expression)))
     return tuple(people)
 

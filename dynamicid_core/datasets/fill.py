@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from PIL import Image
 from ..pictures import to_rgb
 from ..plain import parse_json
 from ..types import DynamicIDError
+from ..writing import write
 from .analysis import photo_id
 from .build import Means, build
 from .functions import load_function
@@ -166,9 +166,5 @@ def _make(folder: Path, picture: np.ndarray, make: Fill, function: str, wanted: 
     name = hashlib.sha256(f"{photo_id(content.getvalue())}{wanted}".encode()).hexdigest()[:12]
     person = safe_names([wanted.person])[wanted.person]
     file = f"{FOLDER}/{person}/{wanted.expression}, {wanted.pose} {name}.png"
-    path = folder / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content.getvalue())
-    os.replace(partial, path)
+    write(folder / file, content.getvalue())
     return file

@@ -19,6 +19,7 @@ from ..landmarks import EXPRESSIONS
 from ..pictures import to_rgb
 from ..prompts import GRID_POSES
 from ..types import RECOGNISER, DynamicIDError
+from ..writing import writing
 
 if TYPE_CHECKING:
     import pyarrow
@@ -92,16 +93,8 @@ class Manifest:
         import pyarrow.parquet
 
         path = Path(folder) / FILE
-        partial = path.with_name(f"{FILE}.{os.getpid()}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                pyarrow.parquet.write_table(self._table(), partial, compression="zstd")
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
-        except OSError as error:
-            raise DynamicIDError(f"{path} could not be written: {error}.") from error
+        with writing(path) as file:
+            pyarrow.parquet.write_table(self._table(), file, compression="zstd")
         return path
 
     @classmethod

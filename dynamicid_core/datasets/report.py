@@ -16,6 +16,7 @@ from PIL import Image
 from ..landmarks import EXPRESSIONS
 from ..pictures import crop_square
 from ..types import DynamicIDError
+from ..writing import write
 from .build import EXAMPLES_EACH, example_path
 from .checks import REASONS
 from .fill import best_photo, read_records
@@ -42,11 +43,7 @@ def write_report(folder: str | os.PathLike[str], manifest: Manifest) -> Path:
         ) from error
     folder = Path(folder)
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
-    path = folder / FILE
-    partial = path.with_suffix(".partial")
-    partial.write_text(page.render(**_content(folder, manifest)), encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return write(folder / FILE, page.render(**_content(folder, manifest)))
 
 
 def _content(folder: Path, manifest: Manifest) -> dict[str, Any]:

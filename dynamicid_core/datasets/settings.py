@@ -14,6 +14,7 @@ from ..detection import find_pack, load_detector, recogniser_in, split_pack
 from ..faces import FaceDetector, recogniser_of
 from ..plain import build, one_line, parse_json
 from ..types import DynamicIDError
+from ..writing import write
 from . import analysis
 from .analysis import Analyser
 from .checks import CheckOptions
@@ -108,9 +109,7 @@ class Settings:
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         path = folder / FILE
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            partial = path.with_suffix(".partial")
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
+            write(path, text)
 
 
 def read_settings(folder: str | os.PathLike[str]) -> tuple[Settings, dict[str, Any]]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from PIL import Image
 
+from .. import writing
 from ..pictures import to_rgb
+from ..saving import write_picture
 from ..types import DynamicIDError
 from .settings import FILE as SETTINGS_FILE
 from .sources import Source
@@ -32,6 +33,7 @@ def check_folder(folder: Path, sources: Iterable[str]) -> None:
     """Raise DynamicIDError for a folder that is no place for a set: with other things in it, or among its own sources."""
     if folder.is_file():
         raise DynamicIDError(f"{folder} is a file; give --output a folder.")
+    writing.check_folder(folder)
     if folder.is_dir() and any(folder.iterdir()) and not _begun(folder):
         raise DynamicIDError(f"{folder} holds other things and no training set; give --output a new or empty folder.")
     for source in map(Path, sources):
@@ -75,21 +77,18 @@ def place(folder: Path, path: str, source: Source, copy: bool) -> None:
     target = folder / path
     if target.is_file():
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
     try:
-        partial.unlink(missing_ok=True)
         if source.length >= 0:
-            partial.write_bytes(source.read())
-        elif copy or not _linked(Path(source.file), partial):
-            shutil.copyfile(source.file, partial)
-        os.replace(partial, target)
+            writing.write(target, source.read())
+        elif copy or not _linked(Path(source.file), target):
+            writing.copy(source.file, target)
     except OSError as error:
         raise DynamicIDError(f"The photo {source.name} could not be put into {folder} ({error}).") from error
 
 
 def _linked(original: Path, target: Path) -> bool:
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         os.link(original.resolve(), target)
     except OSError:  # another disk, or a file system without links
         return False
@@ -119,6 +118,5 @@ def keep_example(folder: Path, path: str, source: Source) -> bool:
     except Exception:  # a file that is no picture has no small one
         return False
     small.thumbnail((EXAMPLE_SIDE, EXAMPLE_SIDE), Image.Resampling.LANCZOS)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    small.save(target, quality=85)
+    write_picture(target, small, quality=85)
     return True

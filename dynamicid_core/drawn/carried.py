@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import load_motion, load_saa, write_motion, write_saa
-from ..files import read_tensors, write_safetensors
+from ..files import read_tensors
+from ..saving import same_network, write_safetensors
 from ..types import DynamicIDError
 from .autoencoder import Autoencoder
 from .runs import CHECKPOINT
@@ -46,7 +47,7 @@ def unet(weights: Path = WEIGHTS) -> dict[str, Tensor]:
 def carry(name: str, state: Mapping[str, Tensor], weights: Path = WEIGHTS, about: Mapping[str, str] = {}) -> Path:
     """Write a network as it is carried."""
     halves = {key: tensor.half() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
-    return write_safetensors(weights / name, halves, {"format": "pt", **about})
+    return write_safetensors(weights / name, halves, {"format": "pt", **about}, kind=same_network(halves))
 
 
 def carry_training(name: str, training: Path, weights: Path = WEIGHTS) -> Path:

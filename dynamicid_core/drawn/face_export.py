@@ -19,6 +19,7 @@ from torch.nn.functional import avg_pool2d
 from ..datasets.expressions import SEVEN
 from ..datasets.labels import expression_of
 from ..landmarks import EXPRESSIONS
+from ..writing import write as write_file
 from .face_networks import ANGLE, DETECTOR_POOL, LANDMARK_POOL
 
 # Taken from the detector's logits: of validation people 0.75 was the lowest score of a face, of what is none 0.71 the highest;
@@ -119,8 +120,7 @@ def write_network(
     model = onnx.load_from_string(data.getvalue())
     halve(model)
     onnx.checker.check_model(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, str(path))
+    write_file(path, model.SerializeToString())
 
 
 def halve(model: Any) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
+from ..writing import copy
 from .carried import FACES, WEIGHTS, path_of
 
 JUDGE = "judge"  # a folder beside FACES: what tells whether pictures are good, and took no part in making them
@@ -18,6 +18,5 @@ def fill_packs(models: Path, weights: Path = WEIGHTS) -> None:
     packs = {DRAWN: path_of(FACES, weights).glob("*.onnx"), DRAWN_JUDGE: path_of(JUDGE, weights).glob("*.onnx")}
     for pack, files in packs.items():
         folder = models / "insightface" / "models" / pack
-        folder.mkdir(parents=True, exist_ok=True)
         for file in {*files, detector}:
-            shutil.copyfile(file, folder / file.name)
+            copy(file, folder / file.name)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..landmarks import EXPRESSIONS
+from ..writing import writing
 from .canvas import draw_picture
 from .people import VALIDATION, Motion, draw_identity, person_generator
 from .scene import Scene, draw_background, draw_scene
@@ -122,18 +123,22 @@ def make_pictures(
 
 
 def write_pictures(pool: Pictures, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "faces.npz", **dataclasses.asdict(pool.faces))
+    with writing(folder / "faces.npz") as file:
+        np.savez(file, **dataclasses.asdict(pool.faces))
     _write(folder / "pictures", pool.pictures)
 
 
 def _write(base: Path, pictures: Sequence[np.ndarray]) -> None:
     """Pictures behind each other in ``base``.bin, which is there when all are; their sizes in ``base``.npy."""
-    np.save(base.with_suffix(".npy"), np.array([p.shape[:2] for p in pictures], np.int32))
-    with base.with_suffix(".part").open("wb") as file:
+    _write_array(base.with_suffix(".npy"), [p.shape[:2] for p in pictures])
+    with writing(base.with_suffix(".bin")) as file:
         for picture in pictures:
             picture.tofile(file)
-    base.with_suffix(".part").replace(base.with_suffix(".bin"))
+
+
+def _write_array(path: Path, values: Sequence[Any]) -> None:
+    with writing(path) as file:
+        np.save(file, np.array(values, np.int32))
 
 
 def _read(base: Path) -> list[np.ndarray]:
@@ -157,7 +162,7 @@ def again_in(folder: Path, pool: Pictures, autoencoder: Any, seed: int = 0) -> N
     if not (folder / "again.bin").is_file():
         through(pool, autoencoder, seed=seed)
         kept = [index for index, picture in enumerate(pool.again) if picture is not None]
-        np.save(folder / "again_index.npy", np.array(kept, np.int32))
+        _write_array(folder / "again_index.npy", kept)
         _write(folder / "again", [pool.again[index] for index in kept])  # type: ignore[misc]
     for index, picture in zip(np.load(folder / "again_index.npy"), _read(folder / "again"), strict=True):
         pool.again[index] = picture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import multiprocessing
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import lru_cache, partial
@@ -19,12 +20,14 @@ from ..datasets.manifest import Manifest, Photo
 from ..detection import InsightFaceDetector, load_detector
 from ..landmarks import EXPRESSIONS
 from ..types import DynamicIDError
+from ..writing import check_folder, write
 from .canvas import draw_picture
 from .identity import identity_vector
 from .people import VALIDATION, YAWS, Motion, draw_clothes, draw_identity, draw_motion, person_generator
 from .scene import Background, Figure, Scene, draw_background, draw_places
 
 SMALLEST, LARGEST = 32, 4096
+OURS = re.compile(r"drawn_\d+(_\d+)?|manifest\.parquet|report\.html|cache")  # what lies in a set's folder
 
 
 def portrait(seed: int, motion: Motion, size: int) -> np.ndarray:
@@ -74,6 +77,14 @@ def paired_scene(seed: int, number: int) -> Scene:
     return Scene((figure,), draw_background(rng))
 
 
+def check_set(folder: Path) -> None:
+    """Raise DynamicIDError for a folder that is no place for a set of drawn people: with anything else in it."""
+    check_folder(folder)
+    other = [path.name for path in folder.glob("*") if not OURS.fullmatch(path.name)]
+    if other:
+        raise DynamicIDError(f"{folder} holds other things ({min(other)}); name a new or empty folder.")
+
+
 def make_dataset(
     folder: Path,
     seeds: Sequence[int],
@@ -105,7 +116,6 @@ def photos_of(folder: Path, count: int, size: int, pairs: bool, pack: str, seed:
     photos = []
     for number in range(count):
         person = f"drawn_{seed:06d}" + f"_{number // 2:02d}" * pairs
-        (folder / person).mkdir(parents=True, exist_ok=True)
         scene = (paired_scene if pairs else labelled_scene)(seed, number)
         caption = scene.caption(frozenset(("clothes", "background"))) if pairs else scene.caption()
         photo = _photo(folder, f"{person}/{number:03d}.png", seed, scene, size, person, caption)
@@ -131,7 +141,7 @@ def _photo(folder: Path, path: str, seed: int, scene: Scene, size: int, person: 
     drawn, motion = draw_picture(scene, size), scene.figures[0].motion
     data = BytesIO()
     Image.fromarray(drawn.picture).save(data, "PNG", compress_level=1)
-    (folder / path).write_bytes(data.getvalue())
+    write(folder / path, data.getvalue())
     x0, y0, x1, y1 = (float(v) / size for v in drawn.boxes[0])
     return Photo(
         id=hashlib.sha256(data.getvalue()).hexdigest(),

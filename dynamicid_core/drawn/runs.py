@@ -14,6 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..saving import write_picture
+from ..writing import writing
+
 CHECKPOINT = "checkpoint.pt"
 
 
@@ -57,9 +60,8 @@ class Run:
             return
         parts: dict[str, Any] = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
         state = {name: part.state_dict() for name, part in parts.items()}
-        fresh = self.folder / f"{CHECKPOINT}.part"
-        torch.save(state | {"step": self.step}, fresh)
-        fresh.replace(self.folder / CHECKPOINT)
+        with writing(self.folder / CHECKPOINT) as file:
+            torch.save(state | {"step": self.step}, file)
 
     def learn(self, loss: Tensor, decay: float) -> None:
         """A step of the optimiser, whose gradients are no longer than 1, and of the average."""
@@ -108,7 +110,7 @@ class Run:
     def show(self, sheet: Callable[[], np.ndarray], seconds: float) -> None:
         """A sheet of ``sheet()`` (uint8 RGB) when ``seconds`` have passed since the last one."""
         if time.monotonic() - self.shown_at > seconds and self.accelerator.is_main_process:
-            Image.fromarray(sheet()).save(self.folder / f"sheet_{self.step:07d}.png")
+            write_picture(self.folder / f"sheet_{self.step:07d}.png", Image.fromarray(sheet()))
             self.shown_at = time.monotonic()
 
 

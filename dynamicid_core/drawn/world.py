@@ -17,8 +17,10 @@ from torch import Tensor
 
 from ..catalogue import DRAWN
 from ..checkpoints import load_saa
-from ..files import read_metadata, read_tensors, write_sparse
+from ..files import read_metadata, read_tensors
+from ..saving import write_safetensors
 from ..types import DynamicIDError, SAAOptions
+from ..writing import copy, write
 from . import carried
 from .autoencoder import taesd_weights
 from .pipeline import NARROW_HIDDEN, narrow_pipeline
@@ -123,7 +125,7 @@ def fill(
             _make_folder(models / name, name, weights, keys[name])
         else:
             tensors, metadata = next(file for file in files if file.path == name).make(weights)
-            write_sparse(models / name, tensors, {**metadata, "format": "pt", MARK: keys[name]})
+            write_safetensors(models / name, tensors, {**metadata, "format": "pt", MARK: keys[name]}, sparse=True)
     if progress and missing:
         progress(missing[-1], len(missing), len(missing))
     return {name: models / name for name in keys}
@@ -170,14 +172,13 @@ def _make_folder(folder: Path, name: str, weights: Path, key: str) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         if name == FACES:
-            fresh.mkdir(parents=True)
             for file in carried.path_of(carried.FACES, weights).glob("*.onnx"):
-                shutil.copyfile(file, fresh / file.name)
+                copy(file, fresh / file.name)
         else:
             pipe = narrow_pipeline(weights)
             pipe.text_encoder.half()  # what it was made in; half the room
             pipe.save_pretrained(fresh)
-        (fresh / MARK).write_text(key, "ascii")
+        write(fresh / MARK, key)
         shutil.rmtree(folder, ignore_errors=True)
         fresh.rename(folder)
     except OSError as error:

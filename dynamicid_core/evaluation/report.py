@@ -16,12 +16,12 @@ from ..captions import person_color
 from ..pictures import crop_square, to_rgb
 from ..scoring import SAME_PERSON
 from ..types import DynamicIDError
+from ..writing import write
 from .definitions import METRICS, Metric
-from .results import FaceResult, PictureResult, ReferenceResult, Run
+from .results import MARK, REPORT, FaceResult, PictureResult, ReferenceResult, Run
 from .statistics import Line, Table, summarise
 from .tables import ARROWS, header, named, sections
 
-FILE = "report.html"
 TEMPLATE = "report_template.html"
 SIDE, THUMB = 640, 128  # px of the longer side of a picture, and of a reference
 FACE = 1.9  # a reference's crop, in sizes of the face
@@ -56,14 +56,9 @@ def write_report(folder: Path, runs: Sequence[Run], shown: int = 60) -> Path:
         cards=[_card(pictures, table) for pictures in worst_first(runs)[:shown]],
         same=SAME_PERSON,
         missing=_missing(runs),
+        mark=MARK,
     )
-    path = folder / FILE
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(html, encoding="utf-8")
-    except OSError as error:
-        raise DynamicIDError(f"The report cannot be written ({error}). Give another place with --output.") from error
-    return path
+    return write(folder / REPORT, html)
 
 
 def worst_first(runs: Sequence[Run]) -> list[list[PictureResult | None]]:

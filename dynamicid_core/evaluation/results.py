@@ -11,8 +11,11 @@ from pathlib import Path
 from ..plain import build, one_line, parse_json
 from ..scoring import SAME_PERSON
 from ..types import DynamicIDError
+from ..writing import check_file, check_folder, write
 
-FILE = "results.json"
+FILE, REPORT = "results.json", "report.html"
+TABLES = {"markdown": "table.md", "csv": "table.csv", "latex": "table.tex"}
+MARK = '<meta name="generator" content="DynamicID">'  # of our reports
 VERSION = 1
 Values = dict[str, float | None]  # by definitions.Metric.key; None: nothing to measure
 
@@ -105,18 +108,33 @@ class Run:
 
     def write(self, folder: Path) -> Path:
         """``folder/results.json``, complete or not at all."""
-        path = folder / FILE
-        part = path.with_suffix(".part")
         values = {"version": VERSION, **dataclasses.asdict(self)}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
-            os.replace(part, path)
-        except OSError as error:
-            raise DynamicIDError(
-                f"The results cannot be written ({error}). Give another place with --output."
-            ) from error
-        return path
+        return write(folder / FILE, json.dumps(values, ensure_ascii=False, indent=1, allow_nan=False))
+
+
+def check_output(folder: Path) -> None:
+    """Raise DynamicIDError for a folder that is no place for results: where nothing can be written, or where files of
+    their names are somebody else's."""
+    if folder.is_file():
+        raise DynamicIDError(f"{folder} is a file; give --output a folder.")
+    check_folder(folder)
+    there = [path for name in (FILE, REPORT, *TABLES.values()) if (path := folder / name).exists()]
+    for path in there:
+        check_file(path)
+    if there and not _is_ours(folder):
+        raise DynamicIDError(f"{there[0]} is there already and is not of an evaluation; give --output another folder.")
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        if MARK in (folder / REPORT).read_text(encoding="utf-8"):
+            return True
+    except (OSError, ValueError):
+        pass
+    try:
+        return bool(read_run(folder))
+    except DynamicIDError:
+        return False
 
 
 def read_run(folder: Path) -> Run:

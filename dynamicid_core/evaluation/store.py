@@ -7,7 +7,6 @@ appear complete or not at all, and several processes may share the folder.
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..faces import DetectedFace
-from ..types import DynamicIDError
+from ..writing import writing
 
 Arrays = dict[str, np.ndarray]
 VERSION = "1"  # another one where tools with the same name begin to say other things
@@ -41,15 +40,8 @@ class Store:
 
     def put(self, tool: str, key: str, arrays: Arrays) -> None:
         """Raises DynamicIDError where nothing can be written."""
-        path = self._path(tool, key)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes every keyword for allow_pickle
-            os.replace(part, path)
-        except OSError as error:
-            raise DynamicIDError(f"Nothing can be written to {self._folder} ({error}).") from error
+        with writing(self._path(tool, key)) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub takes every keyword for allow_pickle
 
 
 def _rows(values: Sequence[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray:

@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..types import DynamicIDError
+from ..writing import write
 from .definitions import Metric
+from .results import TABLES
 from .statistics import Estimate, Line, Table, as_json
 
 ARROWS = {"higher": "\u2191", "lower": "\u2193", "": ""}  # what is better
@@ -143,13 +144,5 @@ def _latex_cell(cell: str) -> str:
 
 def write_tables(table: Table, folder: Path) -> dict[str, Path]:
     """``table.md``, ``table.csv`` and ``table.tex`` in a folder."""
-    texts = {"markdown": ("table.md", markdown), "csv": ("table.csv", comma_separated), "latex": ("table.tex", latex)}
-    written = {}
-    for name, (file, form) in texts.items():
-        written[name] = folder / file
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            written[name].write_text(form(table), encoding="utf-8")
-        except OSError as error:
-            raise DynamicIDError(f"The table cannot be written ({error}). Give another place with --output.") from error
-    return written
+    forms = {"markdown": markdown, "csv": comma_separated, "latex": latex}
+    return {name: write(folder / TABLES[name], form(table)) for name, form in forms.items()}

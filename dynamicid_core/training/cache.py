@@ -7,7 +7,6 @@ anew and nothing else, and a photo that is new costs its own rows alone.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from ..datasets.manifest import Manifest, Photo
 from ..types import DynamicIDError
+from ..writing import write
 from .features import (
     NULL,
     Maker,
@@ -156,12 +156,7 @@ def write_index(root: Path) -> Path:
         shapes = {name: [str(tensor.dtype)[6:], *tensor.shape[1:]] for name, tensor in row.items()}
         size = size_of(folder)
         parts[folder.name] = {**about, "rows": len(part), "shards": len(part.shards), "bytes": size, "tensors": shapes}
-    path = Path(root) / INDEX
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{INDEX}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(parts, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    return write(Path(root) / INDEX, json.dumps(parts, indent=2) + "\n")
 
 
 def stale_parts(root: Path, current: Iterable[Maker]) -> list[Path]:

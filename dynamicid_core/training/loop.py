@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints import WEIGHTS
+from ..saving import write_picture
 from ..types import DynamicIDError
+from ..writing import copy
 from .batches import row_generator
 from .settings import StageSettings
 from .state import Average, States, trained_tensors
@@ -219,20 +221,15 @@ class Trainer:
 
     def _write(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """The checkpoint beside the state, and as the newest one in the output folder."""
-        path, newest = self.states.of(step) / self.stage.file, self.output / self.stage.file
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.states.of(step) / self.stage.file
         self.stage.write(path, tensors, step)
-        part = newest.with_name(f".{newest.name}.part")
-        shutil.copyfile(path, part)
-        part.replace(newest)
+        copy(path, self.output / self.stage.file, WEIGHTS)
 
     def _draw(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Validation pictures, into the stage's folder and to the tracker."""
         assert self.stage.draw is not None
         picture = self.stage.draw(tensors, step)
-        path = self.states.folder / "validation" / f"step-{step:06d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
+        write_picture(self.states.folder / "validation" / f"step-{step:06d}.png", picture)
         for tracker in self.accelerator.trackers:
             axes = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
             tracker.log_images({"validation": np.asarray(picture)[None]}, step=step, **axes)

@@ -79,7 +79,7 @@ class ValidationSettings:
 
     every: int = setting(1000, "steps between validations; 0: none", low=0)
     prompts: tuple[str, ...] = setting((PORTRAIT_PROMPT, "a person reading in a cafe"), "what is drawn of each person")
-    seeds: tuple[int, ...] = setting((0, 1), "a picture for each prompt, person and seed", low=0)
+    seeds: tuple[int, ...] = setting((0, 1), "a picture for each prompt, person and seed", low=0, high=2**53)
     people: int = setting(2, "people of the validation split", low=1)
     steps: int = setting(30, "of the sampler (DDIM)", low=1, high=1000)
     guidance: float = setting(5.0, "classifier-free guidance", low=1, high=50)

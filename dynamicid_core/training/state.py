@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..files import read_safetensors
 from ..parts import PREFIXES
+from ..saving import write_safetensors
 from ..types import DynamicIDError
 
 _FOLDER = re.compile(r"step-(\d+)$")
@@ -109,15 +110,13 @@ class States:
         return Path(folder) / AVERAGED.format(self.accelerator.process_index if self._sharded else 0)
 
     def _save(self, models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
-        from safetensors.torch import save_file
-
         main = self.accelerator.is_main_process
         if self.average.shadow and (main or self._sharded):
-            shadow = {str(i): _local(tensor).contiguous() for i, tensor in enumerate(self.average.shadow)}
-            save_file(shadow, self._averaged(folder))
+            shadow = {str(i): _local(tensor) for i, tensor in enumerate(self.average.shadow)}
+            write_safetensors(self._averaged(folder), shadow, {})
         if weights and main:  # accelerate has written shards where there are none
             own = trained_tensors(self.accelerator.unwrap_model(models[0]).state_dict())
-            save_file({name: tensor.contiguous() for name, tensor in own.items()}, Path(folder) / TRAINED)
+            write_safetensors(Path(folder) / TRAINED, own, {})
         weights.clear()
 
     def _load(self, models: list[nn.Module], folder: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files import read_safetensors, write_safetensors
+from ..files import read_safetensors
+from ..saving import write_safetensors
 from ..types import DynamicIDError
+from ..writing import write
 
 ABOUT = "part.json"
 KEY_BYTES = 16
@@ -122,20 +123,14 @@ class Part:
     # Writing
 
     def describe(self) -> None:
-        """Write ``part.json``, and clear away what an interruption left."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for partial in self.folder.glob("*.partial"):
-            partial.unlink(missing_ok=True)
+        """Write ``part.json``."""
         text = json.dumps({"kind": self.kind, "made_by": self.made_by}, indent=2, sort_keys=True)
-        partial = self.folder / f"{ABOUT}.{os.getpid()}.partial"
-        partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, self.folder / ABOUT)
+        write(self.folder / ABOUT, text + "\n")
 
     def write(self, keys: np.ndarray, tensors: Mapping[str, Tensor]) -> Path:
         """Add a shard: keys uint8 [n, 16] and tensors [n, ...] each."""
         name = hashlib.sha256(np.ascontiguousarray(keys).tobytes()).hexdigest()[:24]
         whole = {KEYS: torch.from_numpy(np.array(keys)), **tensors}
-        # One entry of metadata only: safetensors writes several in any order, and equal rows shall be equal bytes.
         return write_safetensors(self.folder / f"{name}.safetensors", whole, {"format": "pt"})
 
 

@@ -8,7 +8,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from environment import ROOT, SetupError
@@ -19,19 +19,29 @@ BASE_FOLDERS = ("models", "input", "output", "temp", "user", "custom_nodes")
 
 
 @contextlib.contextmanager
-def temporary_base(models: Path | None = None, pack: bool = True) -> Iterator[Path]:
+def temporary_base(models: Path | None = None, pack: bool = True, whole: Path | None = None) -> Iterator[Path]:
     """A fresh base folder for ComfyUI, gone when the block ends: links to these model files and, with ``pack``, to this
-    pack."""
+    pack. ``whole``: instead, a folder of models that appears there as it is, with whatever is put into it meanwhile.
+
+    Raises SetupError where ``whole`` cannot be linked.
+    """
     with tempfile.TemporaryDirectory(prefix="dynamicid-host-", ignore_cleanup_errors=True) as folder:
         base = Path(folder).resolve()
         for name in BASE_FOLDERS:
-            (base / name).mkdir()
+            if name != "models" or not whole:
+                (base / name).mkdir()
+        if whole and not make_link(base / "models", whole):
+            raise SetupError(f"{whole} could not be linked into {base}; use a running ComfyUI, with --server.")
         for source in models.rglob("*") if models else ():
             if source.is_file():
                 link_file(source, base / "models" / source.relative_to(models))
         if pack:
             link_pack(base)
-        yield base
+        try:
+            yield base
+        finally:
+            if whole:
+                unlink(base / "models")
 
 
 def base_options(base: Path) -> list[str]:
@@ -39,31 +49,60 @@ def base_options(base: Path) -> list[str]:
     return ["--base-directory", str(base), "--database-url", "sqlite:///:memory:"]
 
 
-def link_pack(comfyui: Path) -> Path:
+def linked_pack(comfyui: Path) -> Path | None:
+    """The folder that is this pack in a ComfyUI: this one, another clone of it, or None.
+
+    Of a copy that setup made it is the folder that was copied.
+    """
+    if ROOT.parent == (comfyui / "custom_nodes").resolve():
+        return ROOT  # cloned into custom_nodes
+    target = comfyui / "custom_nodes" / PACK
+    if not target.exists():
+        return None
+    if not (target / COPY_MARK).is_file():
+        return target.resolve()
+    copied = (target / COPY_MARK).read_text("utf-8").strip()  # empty in copies of earlier versions
+    return Path(copied) if copied else None
+
+
+def link_pack(comfyui: Path, may_replace: Callable[[Path], bool] = lambda other: False) -> Path:
     """Make this folder appear in ``custom_nodes``: as a link, or as a copy where links cannot be made.
 
-    A link that setup or a user made earlier is replaced, and so is setup's own copy; nothing else is.
+    Where another clone is linked, ``may_replace`` is asked with its folder. A link that leads nowhere is replaced, and
+    so is setup's own copy of this folder; nothing else is.
 
-    Returns where the pack is. Raises SetupError if something else is in its place.
+    Returns where the pack is. Raises SetupError if something else is in its place, and stays.
     """
     target = comfyui / "custom_nodes" / PACK
     if ROOT.parent == target.parent.resolve():
-        return ROOT  # cloned into custom_nodes
+        return ROOT
     target.parent.mkdir(exist_ok=True)
     if target.exists() and target.samefile(ROOT):
         return target
-    if is_link(target):
-        target.rmdir() if platform.system() == "Windows" else target.unlink()
-    elif (target / COPY_MARK).is_file():
-        shutil.rmtree(target)
-    elif target.exists():
+    is_copy = (target / COPY_MARK).is_file()
+    if target.exists() and not is_link(target) and not is_copy:
         raise SetupError(f"{target} is already there and is not this folder; move it away and run this again.")
+    other = linked_pack(comfyui)
+    if other and other.is_dir() and not other.samefile(ROOT) and not may_replace(other):
+        raise SetupError(
+            f"ComfyUI in {comfyui} uses another copy of this pack, {other}, which stays; to use {ROOT} instead, run "
+            "scripts/setup.py with --relink."
+        )
+    if is_link(target):
+        unlink(target)
+    elif is_copy:
+        shutil.rmtree(target)
     if not make_link(target):
         ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".*_cache", "*.egg-info", "output")
         shutil.copytree(ROOT, target, ignore=ignored)
-        (target / COPY_MARK).touch()
+        (target / COPY_MARK).write_text(str(ROOT), "utf-8")
         print("No link could be made, so the pack was copied: run this again whenever you update it.")
     return target
+
+
+def unlink(link: Path) -> None:
+    """Remove a link to a folder, and nothing of what it leads to."""
+    link.rmdir() if platform.system() == "Windows" else link.unlink()
 
 
 def is_link(path: Path) -> bool:

@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from dynamicid_core.checkpoints import load_motion, load_saa
-from dynamicid_core.command_line.settings import PNG_KEY, PersonSettings, Settings, read_png, write_png
+from dynamicid_core.command_line.settings import PersonSettings, Settings, read_png, write_png
 from dynamicid_core.evaluation.cases import parse_box, read_cases
 from dynamicid_core.evaluation.results import Run, read_run
 from dynamicid_core.face_files import load_face, save_face
@@ -32,6 +32,7 @@ from dynamicid_core.files import read_tensors
 from dynamicid_core.layouts import parse_boxes
 from dynamicid_core.pictures import read_mask, to_rgb
 from dynamicid_core.plain import LONGEST, build, one_line
+from dynamicid_core.saving import SETTINGS_KEY
 from dynamicid_core.training.settings_file import load_settings
 from dynamicid_core.types import LARGEST, DynamicIDError, Face, SAAOptions
 
@@ -300,7 +301,7 @@ REMEMBERING = write_png(FOLDER / "remembering.png", Image.new("RGB", (8, 8)), Se
 @examples(150)
 @given(damaged(REMEMBERING))
 def test_what_a_picture_remembers_in_any_bytes(data: bytes) -> None:
-    assert PNG_KEY.encode() in REMEMBERING
+    assert SETTINGS_KEY.encode() in REMEMBERING
     path = FOLDER / "any.png"
     path.write_bytes(data)
     read_or_said(read_png, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import subprocess
@@ -20,7 +21,7 @@ from standins.drawn import write_drawn_weights
 from standins.dynamicid import published_pickles
 from standins.portraits import draw_portrait
 
-from dynamicid_core import files
+from dynamicid_core import files, saving
 from dynamicid_core.checkpoints import load_saa
 from dynamicid_core.command_line import main, models, parser
 from dynamicid_core.command_line.generate import settings_of
@@ -164,15 +165,90 @@ def test_encode_finds_models_where_artists_have_them(folder, stand_ins, capsys, 
     assert torch.equal(load_face("again.safetensors").tokens, from_folder.tokens)
 
 
+def test_one_bad_photo_does_not_end_the_others(folder, capsys):
+    Image.new("RGB", (200, 200), (90, 90, 90)).save("empty.png")
+    Path("text.jpg").write_text("no picture")
+    Path("faces").mkdir()
+    Path("faces/ben.safetensors").write_text("somebody's notes")
+    photos = ["empty.png", "anna.png", "gone.png", "text.jpg", "ben.jpg", "."]
+    code, out, err = run(capsys, "encode", "--each", *photos, "--stand-in", "-o", "faces", "--json")
+    assert code == 1
+    said = json.loads(out)
+    assert [one["photos"] for one in said["written"]] == [["anna.png"]]
+    assert {one["photo"] for one in said["failed"]} == {"empty.png", "gone.png", "text.jpg", "ben.jpg", "."}
+    lines = err.splitlines()
+    assert "error: No face was found in the photo (empty.png)." in err and "error: There is no photo gone.png." in err
+    assert "error: ben.jpg: faces/ben.safetensors is there already and is not a face file" in err
+    assert "error: . is a folder; name a photo in it." in lines and lines[-1] == "5 of 6 photos were not encoded."
+    assert sorted(path.name for path in Path("faces").iterdir()) == ["anna.safetensors", "ben.safetensors"]
+    assert Path("faces/ben.safetensors").read_text() == "somebody's notes"
+    assert run(capsys, "encode", "--each", "anna.png", "--stand-in", "-o", "faces")[0] == 0, "face files are replaced"
+
+
+def test_nothing_but_face_files_is_replaced(folder, capsys, monkeypatch):
+    """What is no place for a face is said before models are loaded, and stays."""
+    monkeypatch.setattr(models, "load_photo_encoder", lambda options: pytest.fail("models were loaded"))
+    draw_portrait(0).save("mymodel.png")
+    weights = saving.write_safetensors("mymodel.safetensors", {"decoder.x": torch.ones(3)}, {})
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert "mymodel.safetensors is there already and is not a face file" in failure(capsys, "encode", "mymodel.png")
+    for output, said in (
+        ("anna.png", "is one of the files that are read for this"),
+        ("ben.jpg", "is not a face file"),
+        (weights, "is not a face file"),
+        (".", "is a folder"),
+        ("ben.jpg/face.safetensors", "could not be written: Not a directory"),
+        ("/dev/null", "a device"),
+    ):
+        assert said in failure(capsys, "encode", "anna.png", "-o", output)
+    assert "could not be written" in failure(capsys, "encode", "--each", "anna.png", "ben.jpg", "-o", "anna.png")
+    for photo in (".", "..", "/"):
+        assert f"{photo} is a folder; name a photo in it." in failure(capsys, "encode", photo)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_no_picture_but_our_own_is_replaced(folder, capsys, monkeypatch):
+    monkeypatch.setattr(models, "load_dynamicid", lambda *a, **k: pytest.fail("models were loaded"))
+    write_png(Path("cafe.png"), draw_portrait(2, 64), Settings(people=(PersonSettings(("anna.png",)),)))
+    draw_portrait(3).save("cafe_regions.png")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for words, said in (
+        (["--face", "anna.png", "-o", "anna.png"], "anna.png is one of the files that are read for this"),
+        (["--face", "anna.png", "--mask", "ben.jpg", "-o", "ben.jpg"], "ben.jpg is one of the files that are read"),
+        (["anna.png", "-o", "ben.jpg"], "ben.jpg is there already and is not a picture that DynamicID made"),
+        (["--from", "cafe.png", "-o", "cafe.png"], "cafe.png is one of the files that are read for this"),
+        (["anna.png", "--explain", "-o", "cafe.png"], "cafe_regions.png is there already"),
+        (["anna.png", "-o", "/dev/null"], "a device"),
+        (["anna.png", "-o", "anna.png/x.png"], "could not be written: Not a directory"),
+    ):
+        assert said in failure(capsys, "generate", *words, "--stand-in")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_seeds_have_64_bits_and_numbers_are_numbers(folder, capsys, monkeypatch):
+    monkeypatch.setattr(models, "load_dynamicid", lambda *a, **k: pytest.fail("models were loaded"))
+    for seed in (2**64, -(2**63) - 1, 10**30):
+        said = failure(capsys, "generate", "anna.png", "--stand-in", "--seed", seed)
+        assert said == f"error: --seed {seed} is too large; it may have 64 bits."
+    for factor in ("nan", "-1", "inf", "101"):
+        for command in ("generate", "encode"):
+            said = failure(capsys, command, "anna.png", "--stand-in", f"--crop-factor={factor}")
+            assert "The crop factor is" in said and "0 for the whole photo" in said
+    said = failure(capsys, "generate", "anna.png", "--stand-in", "--start-at", "0.8", "--end-at", "0.2")
+    assert said == "error: start_at is 0.8 and end_at 0.2, so faces would never act; let start_at come first."
+    said = failure(capsys, "generate", ".", "--stand-in")
+    assert said == "error: . is a folder; name a file in it (person 1)."
+
+
 def test_encode_mistakes(folder, capsys):
     Image.new("RGB", (200, 200), (90, 90, 90)).save("empty.png")
-    assert "No face was found in the photo. " in failure(capsys, "encode", "empty.png", "--stand-in")
+    assert "No face was found in the photo (empty.png). " in failure(capsys, "encode", "empty.png", "--stand-in")
     assert not Path("empty.safetensors").exists()
     Path("text.jpg").write_text("no picture")
     assert "cannot be read" in failure(capsys, "encode", "text.jpg", "--stand-in")
     assert "Several photos would become" in failure(capsys, "encode", "--each", "anna.png", "x/anna.jpg", "-o", "f")
     code, _, err = run(capsys, "encode", "anna.png", "empty.png", "--stand-in", "--on-no-face", "skip photo")
-    assert code == 0 and "photo 2" in err
+    assert code == 0 and "No face was found in photo 2 of 2 (empty.png): left out." in err
     assert "python -m dynamicid_core download" in failure(capsys, "encode", "anna.png", "--device", "cpu")
     assert "--device warp" in failure(capsys, "encode", "anna.png", "--device", "warp")
 
@@ -200,20 +276,71 @@ def test_generate_from_model_files_and_again_from_the_picture(folder, stand_ins,
     assert code == 0
     settings = json.loads(out)["settings"]
     assert settings["prompt"] == "zwei L\u00f6wen" and settings["options"]["layout_end"] == 0.5
-    assert settings["people"][1]["weight"] == 0.8 and len(settings["checksums"]) == 3
+    assert settings["people"][1]["weight"] == 0.8 and settings["models"]["saa"] == str(stand_ins["saa"])
     picture = Image.open("one.png")
     assert json.loads(picture.info["dynamicid"])["seed"] == 7
-    again = [*given, "--quiet", "--device", "cpu"]
-    assert run(capsys, "generate", "--from", "one.png", "-o", "two.png", *again)[0] == 0
+
+    def again(*words) -> tuple[int, str, str]:
+        return run(capsys, "generate", "--from", "one.png", *given, *words, "--quiet", "--device", "cpu")
+
+    code, _, err = again("-o", "two.png")
+    assert code == 0 and "The people of one.png: anna.png, ben" in err and "is made with" not in err
     assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
-    assert run(capsys, "generate", "--from", "two.png", "--seed", 8, "-o", "three.png", *again)[0] == 0
+    assert again("--seed", 8, "-o", "three.png")[0] == 0
     assert (np.asarray(Image.open("three.png")) != np.asarray(picture)).any()
     assert read_png(Path("three.png")).people == read_png(Path("one.png")).people
-    draw_portrait(2).save("anna.png")
-    code, _, err = run(capsys, "generate", "--from", "one.png", "-o", "four.png", *again)
-    assert code == 0 and "anna.png has changed" in err and "The people of one.png: anna.png, ben" in err
+    other = stand_ins["saa"].with_name("other.safetensors")
+    other.symlink_to(stand_ins["saa"])
+    code, _, err = again("--saa", other, "-o", "four.png")
+    assert code == 0 and "one.png was made with saa.safetensors, and is made with other.safetensors now" in err
     Path("right.png").unlink()
-    assert "right.png" in failure(capsys, "generate", "--from", "one.png", "--device", "cpu")
+    assert "one.png was made with right.png, which is neither in this folder" in again()[2]
+
+
+def test_a_picture_names_files_without_folders_and_holds_no_checksums(folder, capsys):
+    """Pictures are passed on: whoever gets one learns neither where files lie nor, by comparing, what is in them."""
+    (folder / "holiday").mkdir()
+    for name in ("anna.png", "ben.jpg"):
+        Path(name).rename(folder / "holiday" / name)
+    draw_portrait(2).save("holiday/pose.png")
+    Image.new("L", (64, 64), 255).save("holiday/mask.png")
+    words = ["--face", folder / "holiday/anna.png", "--mask", folder / "holiday/mask.png", "--face", "holiday/ben.jpg"]
+    assert run(capsys, "generate", *words, "--stand-in", *SMALL, "--seed", 3, "--explain")[0] == 0
+    for name in ("dynamicid.png", "dynamicid_regions.png", "dynamicid_activation.png"):
+        content = Path(name).read_bytes()
+        sums = [hashlib.sha256(path.read_bytes()).hexdigest().encode() for path in (folder / "holiday").iterdir()]
+        assert not any(told in content for told in (b"holiday", str(folder).encode(), *sums))
+    kept = read_png(Path("dynamicid.png"))
+    assert [person.files for person in kept.people] == [("anna.png",), ("ben.jpg",)]
+    assert kept.people[0].mask == "mask.png" and kept.models == {"stand_in": True}
+
+    again = ["generate", "--from", "dynamicid.png", "--stand-in", "-o", "again.png", "--quiet"]
+    assert "made with anna.png, which is neither in this folder nor beside the picture. Name the folder" in failure(
+        capsys, *again
+    )
+    assert run(capsys, *again, "--people", "holiday")[0] == 0
+    assert run(capsys, *again, "--people", ".")[0] == 0, "in the folders there too"
+    assert Path("again.png").read_bytes() == Path("dynamicid.png").read_bytes()
+    draw_portrait(3).save("anna.png")
+    assert "several of that name (anna.png, holiday/anna.png)" in failure(capsys, *again, "--people", ".")
+
+
+def test_files_of_one_name_are_not_taken_for_each_other():
+    people = tuple(PersonSettings((file,)) for file in ("anna/1.png", "ben/1.png", "anna/1.png", "2.png"))
+    files = [person.files[0] for person in Settings(people=people).shared().people]
+    assert files == ["1.png (1 of 2)", "1.png (2 of 2)", "1.png (1 of 2)", "2.png"]
+    assert Settings(people=people).shared() == Settings(people=people).shared().shared()
+
+
+def test_without_metadata_there_is_none(folder, capsys):
+    words = ["generate", "anna.png", "--stand-in", *SMALL, "--seed", 3, "--explain", "--no-metadata"]
+    assert run(capsys, *words)[0] == 0
+    for name in ("dynamicid.png", "dynamicid_regions.png", "dynamicid_activation.png"):
+        with Image.open(name) as picture:
+            assert not picture.info and not picture.getexif()
+    assert "dynamicid.png is there already and is not a picture that DynamicID made" in failure(capsys, *words)
+    assert run(capsys, *words[:-1], "-o", "told.png")[0] == 0
+    assert (np.asarray(Image.open("told.png")) == np.asarray(Image.open("dynamicid.png"))).all()
 
 
 def test_every_setting_reaches_the_picture(folder, capsys):
@@ -303,11 +430,17 @@ def test_settings_survive_the_png(tmp_path):
         people=(PersonSettings(("a.png", "b.png"), (0.0, 0.1, 0.5, 1.0), None, 0.5, "Anna", 1, "happy", 0.7, "c.png"),),
         options=SAAOptions(weight=0.5, outside="nobody"),
         photos={"order": "left-right"},
-        checksums={"a.png": "00"},
+        models={"saa": "saa.safetensors", "stand_in": True},
         seed=2**40,
     )
     path = write_png(tmp_path / "x" / "a.png", Image.new("RGB", (8, 8)), settings)
     assert read_png(path) == settings
+    older = (
+        settings.to_json()
+        .replace('"a.png"', '"/somewhere/a.png"')
+        .replace('"seed"', '"checksums": {"a.png": "0"}, "seed"')
+    )
+    assert Settings.from_json(older) == settings, "what older pictures tell of folders is passed over"
     for text in ("[]", "{}", "nonsense", settings.to_json().replace('"version": 1', '"version": 99')):
         with pytest.raises(DynamicIDError, match="cannot be read"):
             Settings.from_json(text)
@@ -328,14 +461,14 @@ def test_a_picture_decides_numbers_and_words_alone(folder, stand_ins, capsys, tm
     assert "Missing: a Stable Diffusion 1.5 model" in failure(capsys, *made("anna.png"), "--device", "cpu")
     code, _, err = run(capsys, *made("anna.png"), "--stand-in", "-o", "mine.png")
     assert code == 0 and read_png(Path("mine.png")).models == {"stand_in": True}
-    assert "theirs.png was made with --stand-in, model, saa.safetensors, imr.safetensors" in err
+    assert "theirs.png was made with model, saa.safetensors, imr.safetensors" in err
     assert str(stand_ins["saa"].parent) not in err and "The people of theirs.png: anna.png." in err
-    for files, changed in (
+    for photos, changed in (
         ((str(secret),), {}),
         (("elsewhere/secret.png",), {}),
         (("anna.png",), {"pose_image": str(secret)}),
     ):
-        message = failure(capsys, *made(*files, **changed), "--stand-in")
+        message = failure(capsys, *made(*photos, **changed), "--stand-in")
         assert "secret.png, which is neither in this folder nor beside the picture" in message
     absolute = str((tmp_path / "other" / "anna.png").absolute())  # is not there, and one of that name is here
     assert run(capsys, *made(absolute), "--stand-in", "-o", "again.png")[0] == 0
@@ -393,6 +526,15 @@ def test_convert(tmp_path, capsys):
     assert all(torch.equal(pickled[name], converted[name]) for name in pickled)
     (tmp_path / "x.bin").write_bytes(b"")
     assert "empty" in failure(capsys, "convert", tmp_path / "x.bin")
+    before = written[0].read_bytes()
+    assert "saa.safetensors is one of the files that are read for this" in failure(capsys, "convert", written[0])
+    assert run(capsys, "convert", published["SAA.bin"], "-o", tmp_path / "out")[0] == 0, "its own kind is replaced"
+    assert written[0].read_bytes() == before
+    written[0].write_text("somebody's")
+    assert "is not DynamicID weights" in failure(capsys, "convert", published["SAA.bin"], "-o", tmp_path / "out")
+    assert written[0].read_text() == "somebody's"
+    said = failure(capsys, "convert", tmp_path / "x.bin", "-o", written[0])
+    assert "saa.safetensors is a file, not a folder" in said, "said before anything is read"
 
 
 def test_download(tmp_path, capsys, monkeypatch):

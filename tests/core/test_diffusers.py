@@ -18,11 +18,11 @@ from test_attention import CASES
 
 from dynamicid_core.checkpoints import load_saa
 from dynamicid_core.face_files import save_face
-from dynamicid_core.files import write_safetensors
 from dynamicid_core.gate_maps import GateRecorder
 from dynamicid_core.networks.saa import SAAModule, SiteSizes
 from dynamicid_core.pictures import clip_pixels
 from dynamicid_core.regions import halvings
+from dynamicid_core.saving import write_safetensors
 from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region, SAAOptions
 
 diffusers = pytest.importorskip("diffusers")

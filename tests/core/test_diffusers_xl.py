@@ -168,7 +168,7 @@ def test_generate_takes_such_a_model(files, tmp_path, capsys, monkeypatch) -> No
 
 
 def test_generate_refuses_weights_of_another_base_by_name(files, tmp_path, capsys, monkeypatch) -> None:
-    from dynamicid_core.files import write_safetensors
+    from dynamicid_core.saving import write_safetensors
 
     monkeypatch.chdir(tmp_path)
     saa = write_safetensors(tmp_path / "sd15.safetensors", standins.saa_tensors(), {"format": "pt"})

@@ -8,7 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from dynamicid_core.command_line import main
 from dynamicid_core.datasets.manifest import Manifest
 from dynamicid_core.drawn.canvas import draw_picture
 from dynamicid_core.drawn.identity import identity_vector
@@ -159,3 +161,44 @@ def test_what_cannot_be_drawn_is_said() -> None:
         posed("happy", "up")
     with pytest.raises(DynamicIDError, match="of 5 px cannot be made"):
         portrait(1, Motion(), 5)
+
+
+def drawn(capsys, *words) -> tuple[int, str]:
+    code = main(["drawn", *map(str, words), "-q"])
+    return code, capsys.readouterr().err.strip()
+
+
+def test_drawn_pictures_and_sets_replace_their_own_kind_alone(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("anna.png", "anna.jpg", "new/anna.webp"):
+        for _ in range(2):
+            assert drawn(capsys, "make", name, "--size", 32)[0] == 0
+    Image.new("RGB", (32, 32)).save("photo.png")
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed" / "thesis.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.setattr("dynamicid_core.drawn.make.portrait", lambda *_: pytest.fail("drawn before it was looked"))
+    for words, said in (
+        (["make", "photo.png"], "photo.png is there already and is not a picture that DynamicID made"),
+        (["make", "photo.png/anna.png"], "could not be written: Not a directory"),
+        (["make", "anna.docx"], "anna.docx is no kind of picture that is known here"),
+        (["make", "mixed"], "mixed holds other things (thesis.txt); name a new or empty folder."),
+        (["make", "sheet.png", "--seeds", "0-9999"], "A sheet of 10000 people is too tall"),
+        (["train", "unet", "--output", "photo.png"], "photo.png is a file, not a folder"),
+        (["train", "unet", "--output", "run", "--seed", 2**70], "must lie between 0 and 2^53"),
+        (["carry", "photo.png", "--unet", "run"], "photo.png is a file, not a folder"),
+        (["fill", "photo.png"], "photo.png is a file, not a folder"),
+    ):
+        code, err = drawn(capsys, *words)
+        assert code == 1 and said in err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_set_of_drawn_people_may_be_made_again(tmp_path, capsys) -> None:
+    for _ in range(2):
+        assert drawn(capsys, "make", tmp_path / "set", "--seeds", "0-1", "--per-person", 1, "--size", 32)[0] == 0
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
+        "drawn_000000",
+        "drawn_000001",
+        "manifest.parquet",
+    ]

@@ -12,8 +12,9 @@ from standins.drawn import write_drawn_weights
 from dynamicid_core.checkpoints import load_motion, load_saa
 from dynamicid_core.drawn import carried, text, vision, world
 from dynamicid_core.drawn.text import caption_ids, caption_states
-from dynamicid_core.files import read_metadata, read_safetensors, write_sparse
+from dynamicid_core.files import read_metadata, read_safetensors
 from dynamicid_core.prompts import EXPRESSION_PRESETS, GRID_PROMPTS
+from dynamicid_core.saving import write_safetensors
 from dynamicid_core.types import DynamicIDError
 
 
@@ -86,7 +87,7 @@ def test_a_sparse_file_holds_what_went_in(tmp_path: Path) -> None:
         "some": torch.randn(3, 5), "none": torch.zeros(4, 4), "often": torch.zeros((), dtype=torch.float16).expand(7, 9),
         "one": torch.ones(()).expand(2, 2), "count": torch.tensor(3), "turned": torch.randn(4, 6).half().T,
     }  # fmt: skip
-    path = write_sparse(tmp_path / "any.safetensors", tensors, {"a": "b"})
+    path = write_safetensors(tmp_path / "any.safetensors", tensors, {"a": "b"}, sparse=True)
     back, metadata = read_safetensors(path)
     assert metadata == {"a": "b"} and back.keys() == tensors.keys()
     assert all(torch.equal(back[name], tensor) and back[name].dtype == tensor.dtype for name, tensor in tensors.items())

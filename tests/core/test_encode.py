@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import weakref
 
@@ -133,11 +134,65 @@ def test_mistakes_name_the_photo_where_there_are_several():
         encoded(PHOTOS, detector=Detector(), index=4)
     with pytest.raises(DynamicIDError, match="^1 face was found"):
         encoded(PHOTOS[1:], detector=Detector(), index=4)
+    files = ["anna.jpg", "ben.jpg"]
+    with pytest.raises(DynamicIDError, match=r"^Photo 2, ben\.jpg: 1 face was found.*face 4"):
+        encoded(PHOTOS, detector=Detector(), index=4, files=files)
+    with pytest.raises(DynamicIDError, match=r"^Anna: 1 face was found"):
+        encoded(PHOTOS[1:], detector=Detector(), index=4, name="Anna")
+    for how, said in (({"files": files}, r"photo 1 of 2 \(anna\.jpg\)"), ({"name": "Anna"}, r"photo 1 of 2 \(Anna\)")):
+        with pytest.raises(DynamicIDError, match=f"^No face was found in {said}\\. "):
+            encoded(PHOTOS, detector=Detector(), on_no_face="error", **how)
+    with pytest.raises(DynamicIDError, match=r"^No face was found in the photo \(Anna\)\. "):
+        encoded(PHOTOS[:1], detector=Detector(), on_no_face="error", name="Anna")
     with pytest.raises(DynamicIDError, match="no photo to encode"):
         encoded([])
     with pytest.raises(Missing, match="Without a face detector") as caught:
         encoded(PHOTOS, on_no_face="skip photo")
     assert caught.value.part == "face detector"
+
+
+@pytest.mark.parametrize("factor", [float("nan"), -1.0, float("inf"), -float("inf"), 100.5])
+def test_a_crop_factor_is_0_or_a_number_of_faces(factor):
+    clip = Clip()
+    with pytest.raises(DynamicIDError, match=f"The crop factor is {factor}; use 0 for the whole photo"):
+        encoded(PHOTOS, clip, detector=Detector(), crop_factor=factor)
+    assert clip.seen == []
+
+
+class NoNumbers(Clip):
+    """CLIP whose weights hold NaN, or whose half precision overflows."""
+
+    def __init__(self, value: float, photos: bool) -> None:
+        super().__init__()
+        self.value, self.photos = value, photos
+
+    def tokens(self, pixels: torch.Tensor) -> torch.Tensor:
+        seen = super().tokens(pixels).clone()
+        seen[0, 0, 0] = self.value if self.photos or not pixels.any() else 1.0
+        return seen
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("photos", [True, False])
+def test_networks_that_give_no_numbers_are_named_not_the_face(value, photos):
+    with pytest.raises(DynamicIDError, match="^The CLIP vision model gave NaN or infinite values, whatever the photo"):
+        encoded(PHOTOS, NoNumbers(value, photos))
+
+    def broken(identities, clip_tokens):
+        return first_tokens(identities, clip_tokens) * value
+
+    encoder = TokenEncoder(broken, ENCODER.sizes, "")
+    with pytest.raises(DynamicIDError, match="^The face encoder of the DynamicID weights gave NaN"):
+        encode_photos([PHOTOS[1]], None, Clip(), encoder, on_no_face="clip only")
+
+    class Unknown(Detector):
+        def detect(self, image):
+            return [
+                dataclasses.replace(face, identity=np.full(512, value, np.float32)) for face in super().detect(image)
+            ]
+
+    with pytest.raises(DynamicIDError, match="^The face model gave NaN"):
+        encoded([PHOTOS[1]], detector=Unknown())
 
 
 # --- Tokens -------------------------------------------------------------------------------------------------------

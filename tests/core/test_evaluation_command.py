@@ -15,11 +15,12 @@ from standins import pipeline as standins
 from standins.portraits import draw_portrait
 
 from dynamicid_core.command_line.asked import case_of, cases_of
-from dynamicid_core.command_line.settings import PersonSettings, Settings, checksum, write_png
+from dynamicid_core.command_line.settings import PersonSettings, Settings, write_png
 from dynamicid_core.evaluation.cases import Case, Reference, gallery_of, read_cases, who_is_who
 from dynamicid_core.evaluation.clip import ClipScore
 from dynamicid_core.evaluation.readings import LandmarkReader, expression_word, load_reader, pose_word, shown_pose
 from dynamicid_core.evaluation.recognisers import PackRecogniser
+from dynamicid_core.evaluation.results import MARK, check_output
 from dynamicid_core.evaluation.run import Tools, evaluate, with_names
 from dynamicid_core.evaluation.store import Store, pack_faces, unpack_faces
 from dynamicid_core.evaluation.workers import Workers
@@ -162,7 +163,7 @@ def remembering(path: str, **changes) -> Path:
 
 
 def test_our_pictures_say_who_was_asked_for(folder):
-    remembering("out/a.png", photos={"order": "left-right"}, checksums={"anna.png": checksum("anna.png")})
+    remembering("out/a.png", photos={"order": "left-right"})
     draw_portrait(0).save("out/a_regions.png")  # of --explain
     (case,) = cases_of([Path("out")])
     assert case == cases_of(sorted(Path("out").glob("*.png")))[0]
@@ -190,9 +191,28 @@ def test_pictures_that_cannot_say(folder, capsys):
     assert "made with gone.png, which is neither in this folder nor beside the picture" in failure(
         capsys, "b.png", "--recognisers", "dlib"
     )
-    remembering("c.png", checksums={"anna.png": "another"})
-    case_of(Path("c.png"))
-    assert "anna.png has changed" in capsys.readouterr().err
+    Path("faces/cleo").mkdir(parents=True)
+    Path("cleo.png").rename("faces/cleo/cleo.png")
+    remembering("c.png", people=(PersonSettings(("somewhere/cleo.png",)),))
+    assert "c.png was made with cleo.png, which is neither in" in failure(capsys, "c.png", "--recognisers", "dlib")
+    assert case_of(Path("c.png"), Path("faces")).people[0].photos == (Path("faces/cleo/cleo.png"),)
+
+
+def test_results_replace_no_others(folder, capsys):
+    """Said before anything is judged; what an evaluation wrote there, another may replace."""
+    remembering("a.png")
+    Path("out").mkdir()
+    Path("out/table.csv").write_text("somebody's")
+    words = ["a.png", "--recognisers", "dlib", "-o"]
+    assert "out/table.csv is there already and is not of an evaluation" in failure(capsys, *words, "out")
+    assert "a.png is a file; give --output a folder" in failure(capsys, *words, "a.png")
+    assert "could not be written" in failure(capsys, *words, "a.png/out")
+    assert Path("out/table.csv").read_text() == "somebody's" and len(list(Path("out").iterdir())) == 1
+    Path("out/report.html").write_text(f"<html>{MARK}")
+    check_output(Path("out"))
+    Path("out/report.html").write_text("<html>")
+    with pytest.raises(DynamicIDError, match="is not of an evaluation"):
+        check_output(Path("out"))
 
 
 # --- Judges -------------------------------------------------------------------------------------------------------
@@ -395,6 +415,7 @@ def test_runs_are_compared(folder, capsys):
     assert code == 0, err
     assert "| Matched similarity | colours    | 1.00 [1.00, 1.00] | 0.00 [0.00, 0.00] | -1.00 [-1.00, -1.00] |" in out
     report = Path("comparison/report.html").read_text(encoding="utf-8")
+    assert MARK in report and run(capsys, "--compare", "good", "bad")[0] == 0, "its own results are replaced"
     assert report.count('<div class="run">good</div>') == report.count('<div class="run">bad</div>') == 3
     assert "at least two" in failure(capsys, "--compare", "good")
     assert "evaluate these pictures first" in failure(capsys, "--compare", "good", "worse")

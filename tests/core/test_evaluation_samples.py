@@ -17,8 +17,8 @@ from dynamicid_core.command_line import models, parser
 from dynamicid_core.command_line.samples import samples
 from dynamicid_core.command_line.settings import read_png
 from dynamicid_core.evaluation.results import read_run
-from dynamicid_core.files import write_safetensors
 from dynamicid_core.origins import Origin
+from dynamicid_core.saving import write_safetensors
 
 pytest.importorskip("diffusers")
 pytest.importorskip("insightface")
@@ -78,6 +78,13 @@ def test_prompts_times_people_are_made_once_and_judged(stand_ins, capsys):
     assert run(capsys, *words)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before  # only what lacked was made
     assert read_run(Path("out")) == judged  # ... as it had been
+    draw_portrait(5, 128).save(
+        "faces/anna.png"
+    )  # another photo under the same name: no picture tells, the folder knows
+    assert run(capsys, *words)[0] == 0
+    made = {path.stem for path in before if path.stat().st_mtime_ns != before[path]}
+    assert {name for name in names if "anna" in name} - {"1-anna-ben-4"} == made
+    assert b"faces" not in Path("out/pictures/1-anna-4.png").read_bytes()
 
 
 def test_prompts_that_cannot_be_made(stand_ins, capsys):

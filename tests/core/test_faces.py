@@ -59,6 +59,8 @@ def test_photos_without_a_face_are_reported_by_number_and_treated_as_asked():
     assert kept == [0, 2] and "photos 2, 4 of 4: left out" in note
     with pytest.raises(DynamicIDError, match="^No face was found in the photo"):
         faces.on_no_face([None], "skip photo")
+    _, note = faces.on_no_face(found, "clip only", ["a.png", "b.png", "c.png", "d.png"])
+    assert note.startswith("No face was found in photos 2, 4 of 4 (b.png, d.png): ")
     with pytest.raises(DynamicIDError, match="on_no_face is 'ignore'"):
         faces.on_no_face(found, "ignore")
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
+import shutil
+import subprocess
 import sys
 from typing import get_args
 
@@ -39,6 +43,113 @@ def test_boxes_are_cut_off_at_the_canvas_and_refused_outside(pack):
         boxes.to_frames([BOX, {"x": 300, "y": 0, "width": 20, "height": 9}], 200, 100)
     assert boxes.cells(1024, 512) == (64, 128) and boxes.cells(4, 4) == (1, 1)
     assert boxes.cells(16384, 4096) == (64, 256)
+
+
+@pytest.mark.parametrize(
+    "bboxes, said",
+    [
+        ("0,0,10,10", "bboxes holds '0,0,10,10' where a box belongs; a box has x, y, width and height in pixels."),
+        (5, "bboxes holds 5 where a box belongs"),
+        ([0, 0, 10, 10], "bboxes holds 0 where a box belongs"),
+        ([[0, 0, 10, 10]], "bboxes holds 0 where a box belongs"),
+        ([None, BOX], "bboxes holds None where a box belongs"),
+        (["a", "b"], "bboxes holds 'a' where a box belongs"),
+        ([BOX | {"x": "left"}], "Box 1 has 'left' as its x; give a number of pixels."),
+        ([BOX, BOX | {"width": None}], "Box 2 has None as its width"),
+        ([[BOX | {"y": [1, 2]}]], r"Box 1 has [1, 2] as its y"),
+        (BOX | {"height": float("nan")}, "Box 1 has nan as its height"),
+        (BOX | {"height": float("inf")}, "Box 1 has inf as its height"),
+        (BOX | {"x": 10**400}, "as its x; give a number of pixels."),
+        ("x" * 5000, "where a box belongs"),
+    ],
+)
+def test_what_is_no_box_is_said_at_once(pack, bboxes, said):
+    """Scripts give boxes as they like: one sentence, before anything is loaded."""
+    node, types = pack("nodes.cast").DynamicIDPlaceFaces, pack("dynamicid_core.types")
+    told = node.validate_inputs(bboxes)
+    assert said in told and len(told) < 200
+    with pytest.raises(types.DynamicIDError) as caught:
+        pack("nodes.boxes").to_frames(bboxes, 100, 200)
+    assert str(caught.value) == told
+    assert node.validate_inputs() is True and node.validate_inputs([BOX]) is True
+
+
+def test_a_part_of_the_schedule_has_its_start_before_its_end(pack):
+    for node in (pack("nodes.apply").DynamicIDApply, pack("nodes.apply").DynamicIDGateMaps):
+        assert "so faces would never act; let start_at come first" in node.validate_inputs(0.8, 0.2)
+        assert "end_at is 7.0; it must lie between" in node.validate_inputs(0.0, 7.0)
+        assert "start_at is nan" in node.validate_inputs(start_at=float("nan"))
+        assert node.validate_inputs(0.3, 0.3) is node.validate_inputs() is node.validate_inputs(end_at=0.5) is True
+
+
+@pytest.mark.parametrize("name", ["/etc", "..", "a/../../b", "~/packs", "C:\\packs", "\\\\server\\packs"])
+def test_a_pack_is_a_name_below_the_hosts_folders(pack, name):
+    node = pack("nodes.load").DynamicIDFaceAnalysis
+    expected = f"model_pack is {name!r}; give the name of a folder in models/insightface/models."
+    assert node.validate_inputs(name) == expected
+    with pytest.raises(pack("dynamicid_core.types").DynamicIDError) as caught:
+        node.execute(f" {name} ", "CPU")
+    assert str(caught.value) == expected
+
+
+def test_a_pack_that_is_not_there_has_an_address_only_if_it_is_published(pack):
+    node = pack("nodes.load").DynamicIDFaceAnalysis
+    told = node.validate_inputs("buffalo_s")
+    assert "\n  models/insightface/models/buffalo_s\n" in told and "/opt" not in told
+    assert "v0.7/buffalo_s.zip and unpack its .onnx files into models/insightface/models/buffalo_s." in told
+    for name in ("sub/mine", "mine", "deep/er/mine (bgr)"):
+        told = node.validate_inputs(name)
+        assert ".zip" not in told and "put the .onnx files into models/insightface/models/mine." in told
+        assert "/opt" not in told
+
+
+def test_messages_name_no_folder_of_the_installation(pack):
+    """They are copied into chats and issues. What lies below the host's folders is named from there on."""
+    shorten = pack("nodes.folders").without_folders
+    home = os.path.expanduser("~")
+    for text, expected in (
+        ("/opt/comfy/ComfyUI/models/dynamicid/a b.bin is a LoRA.", "models/dynamicid/a b.bin is a LoRA."),
+        ("There is no file /mnt/large/weights/x.bin.", "There is no file dynamicid/x.bin."),
+        ("/opt/comfy/ComfyUI/output/dynamicid/a could not be written", "output/dynamicid/a could not be written"),
+        ("in /opt/comfy/ComfyUI.", "in ComfyUI."),
+        (f"  {home}/.insightface/models/x: lacks", "  ~/.insightface/models/x: lacks"),
+        (f"{ROOT}/dynamicid_core/drawn/weights", "comfyui-dynamicid/dynamicid_core/drawn/weights"),
+        (
+            "/opt/comfy/ComfyUI-2/x and /data/opt/comfy/ComfyUI/x",
+            "/opt/comfy/ComfyUI-2/x and /data/opt/comfy/ComfyUI/x",
+        ),
+    ):
+        assert shorten(text) == expected
+    hints, types = pack("nodes.hints"), pack("dynamicid_core.types")
+
+    @hints.hinted
+    def execute():
+        raise types.DynamicIDError("/opt/comfy/ComfyUI/models/x is damaged.")
+
+    with pytest.raises(types.DynamicIDError, match="^models/x is damaged.$"):
+        execute()
+
+
+def test_tracebacks_in_the_browser_name_no_folder_either(tmp_path):
+    if (node := shutil.which("node")) is None:
+        pytest.skip("needs node")
+    (tmp_path / "folders.mjs").write_bytes((ROOT / "web/js/folders.js").read_bytes())
+    lines = [
+        '  File "/home/a b/ComfyUI/execution.py", line 534, in execute\n    x = "File \'a/b/c\'"\n',
+        '  File "C:\\Users\\a\\comfyui-dynamicid\\nodes\\hints.py", line 4, in told\n',
+        '  File "<string>", line 1\n',
+    ]
+    code = "import { withoutFolders } from './folders.mjs'\n"
+    code += "console.log(JSON.stringify(withoutFolders(JSON.parse(process.argv[1]))))"
+    command = [node, "--input-type=module", "-e", code, json.dumps(lines)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    first, second, third = json.loads(done.stdout)
+    assert first.startswith('  File "ComfyUI/execution.py", line 534') and "'a/b/c'" in first and third == lines[2]
+    assert "Users" not in second and "hints.py" in second
+    page = (ROOT / "web/js/messages.js").read_text(encoding="utf-8")
+    assert page.index("withoutFolders(detail.traceback") < page.index("export function showErrors"), (
+        "before the host's own"
+    )
 
 
 def test_boxes_reach_the_cast_as_fractions_and_as_masks_where_they_move(pack):
@@ -107,9 +218,9 @@ def test_an_empty_models_folder_is_filled_once_unless_switched_off(monkeypatch, 
     filled, host = [], ModuleType("folder_paths")
     host.models_dir = str(tmp_path)
     host.get_filename_list = lambda folder: known
-    monkeypatch.setitem(sys.modules, "folder_paths", host)
     monkeypatch.setenv("DYNAMICID_WORLD", switch)
     with nodes_pack() as load:
+        monkeypatch.setitem(sys.modules, "folder_paths", host)
         monkeypatch.setattr(load("dynamicid_core.drawn.world"), "fill", filled.append)
         load("nodes.world").fill_empty_models()
     assert filled == [tmp_path] * made

@@ -110,10 +110,18 @@ def test_licence_is_apache():
     assert "END OF TERMS AND CONDITIONS" in text
 
 
+def test_promises_of_security_name_tests_that_are_there():
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:tests/\w+/)?(test_\w+\.py)`", text))
+    assert len(named) >= 5
+    assert named <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert "SECURITY.md" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 # --- the registry's archive ---------------------------------------------------------------------------------------
 
 SHIPPED = {
-    *("LICENSE", "README.md", "pyproject.toml", "requirements.txt", ".comfyignore", "__init__.py"),
+    *("LICENSE", "README.md", "SECURITY.md", "pyproject.toml", "requirements.txt", ".comfyignore", "__init__.py"),
     *("dynamicid_core", "nodes", "scripts", "web", "locales", "workflows", "subgraphs", "docs"),
 }
 
@@ -155,6 +163,11 @@ def test_archive_holds_what_users_need_and_nothing_else(archive, pyproject):
         (["two_people.py", "--help"], 0, "two photos"),
         (["two_people.py", "a.jpg", "b.jpg"], 1, "Error: There is no photo a.jpg.\n"),
         (["two_people.py", "a.jpg"], 2, "without any, drawn people are shown"),
+        (
+            ["two_people.py", "README.md", "LICENSE", "--output", "LICENSE"],
+            1,
+            "Error: LICENSE is one of the files that are",
+        ),
         (["setup.py", "--help"], 0, "DynamicID nodes into ComfyUI"),
     ],
 )

@@ -321,18 +321,64 @@ def test_a_folder_of_the_user_is_left_alone(home):
     assert other.is_dir()
 
 
-@pytest.mark.parametrize("points", ["elsewhere", "nowhere"])
-def test_an_old_link_is_replaced(monkeypatch, home, points):
-    comfyui = make_comfyui(home / "c")
-    elsewhere = home / "elsewhere"
-    elsewhere.mkdir()
+@pytest.fixture
+def other_clone(monkeypatch, home) -> tuple[Path, Path]:
+    """A ComfyUI, and another clone of the pack, which is linked there."""
+    comfyui, other = make_comfyui(finding.default_comfyui()), home / "other clone"
+    other.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(folders, "ROOT", elsewhere)
-        assert folders.link_pack(comfyui).samefile(elsewhere)
-    if points == "nowhere":
-        elsewhere.rename(home / "moved")
-    assert folders.link_pack(comfyui).samefile(ROOT)
-    assert elsewhere.is_dir() is (points == "elsewhere")
+        patch.setattr(folders, "ROOT", other)
+        assert folders.link_pack(comfyui).samefile(other)
+    return comfyui, other
+
+
+def test_a_link_that_leads_nowhere_is_replaced(other_clone, home):
+    comfyui, other = other_clone
+    other.rename(home / "moved")
+    assert folders.linked_pack(comfyui) is None
+    assert folders.link_pack(comfyui).samefile(ROOT) and folders.linked_pack(comfyui) == ROOT
+
+
+def test_another_clone_stays_linked_unless_the_user_agrees(other_clone, monkeypatch):
+    comfyui, other = other_clone
+    monkeypatch.setattr(setup, "comfyui_python", lambda folder: Path(sys.executable))
+    monkeypatch.setattr(setup, "install", lambda python, *what: None)
+    asked = []
+    for arguments in ([], ["--yes"]):
+        with pytest.raises(
+            setup.SetupError, match="uses another copy of this pack, .*other clone, which stays.*--relink"
+        ):
+            setup.main(arguments)
+        assert folders.linked_pack(comfyui) == other.resolve()
+    monkeypatch.setattr(setup, "agrees", lambda question: bool(asked.append(question)) or True)
+    assert setup.main([]) == 0
+    (question,) = asked
+    assert str(other.resolve()) in question and str(ROOT) in question
+    assert folders.linked_pack(comfyui) == ROOT and other.is_dir()
+
+
+def test_relink_takes_the_place_of_another_clone(other_clone, monkeypatch):
+    comfyui, other = other_clone
+    monkeypatch.setattr(setup, "comfyui_python", lambda folder: Path(sys.executable))
+    monkeypatch.setattr(setup, "install", lambda python, *what: None)
+    monkeypatch.setattr(setup, "agrees", lambda question: pytest.fail("asked"))
+    for _ in range(2):
+        assert setup.main(["--relink"]) == 0
+        assert folders.linked_pack(comfyui) == ROOT and other.is_dir()
+
+
+def test_a_copy_of_another_clone_stays_too(monkeypatch, home):
+    comfyui, other = make_comfyui(home / "c"), home / "other"
+    (other / "nodes").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "ROOT", other)
+        patch.setattr(folders, "make_link", lambda target: False)
+        copy = folders.link_pack(comfyui)
+    assert folders.linked_pack(comfyui) == other
+    with pytest.raises(setup.SetupError, match="another copy of this pack"):
+        folders.link_pack(comfyui)
+    assert (copy / "nodes").is_dir()
+    assert folders.link_pack(comfyui, lambda found: found == other).samefile(ROOT) and (other / "nodes").is_dir()
 
 
 def test_without_links_the_pack_is_copied_and_refreshed(monkeypatch, home):

@@ -14,6 +14,7 @@ import torch
 import training_set as small
 from PIL import Image
 
+from dynamicid_core import partial
 from dynamicid_core.datasets.manifest import Manifest, Photo
 from dynamicid_core.encode import TokenEncoder, encode_photos
 from dynamicid_core.faces import DetectedFace
@@ -274,7 +275,8 @@ def test_interrupted_and_resumed_equals_one_go(dataset, networks, tmp_path, smal
     whole, part = contents(tmp_path / "whole"), contents(tmp_path / "again")
     made = [name for name in part if name.startswith(folder) and name.endswith(".safetensors")]
     assert len(made) == 1 and part[made[0]] == whole[made[0]]
-    (tmp_path / "again" / folder / f"{'f' * 24}.safetensors.99.partial").write_bytes(b"cut")
+    (tmp_path / "again" / folder / f"{partial.PREFIX}of-one-that-was-killed{partial.SUFFIX}").write_bytes(b"cut")
+    partial._sweep.cache_clear()  # as in another process
     assert fill(tmp_path / "again", makers, CPU).planned[2].missing == 8
     assert contents(tmp_path / "again") == whole
 

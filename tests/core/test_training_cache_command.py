@@ -12,7 +12,7 @@ import training_set as small
 
 from dynamicid_core.checkpoints import write_saa
 from dynamicid_core.command_line import main, models
-from dynamicid_core.files import write_safetensors
+from dynamicid_core.saving import write_safetensors
 
 pytest.importorskip("diffusers")
 pytest.importorskip("accelerate")
@@ -102,6 +102,30 @@ def test_stale_parts_are_named_and_removed_on_request(cache, people):
 def test_mistakes_are_explained_in_a_sentence(cache, arguments, said):
     code, answer, err = cache(*arguments)
     assert code == 1 and said in answer["error"] and "Traceback" not in err
+
+
+@pytest.mark.parametrize("stage, file", [("anchor", "saa.safetensors"), ("reconfigure", "imr.safetensors")])
+def test_a_place_that_is_taken_is_named_before_anything_is_computed(people, capsys, tmp_path, stage, file):
+    taken = tmp_path / "run" / file
+    taken.parent.mkdir()
+
+    def said(*words: str) -> str:
+        fixed = ["--dataset", str(people), "--output", str(tmp_path / "run"), "--stand-in", "--device", "cpu"]
+        assert main(["train", stage, *fixed, *words]) == 1
+        assert not (people / "cache").exists()
+        return capsys.readouterr().err
+
+    taken.write_text("somebody's")
+    assert f"{taken} is there already and is not DynamicID weights, so it stays" in said()
+    write_safetensors(tmp_path / "run" / file, {"decoder.x": torch.ones(1)}, {}, kind=None)
+    assert "is not DynamicID weights" in said()
+    taken.unlink()
+    saa = small.saa()
+    write_saa(taken, saa.face_encoder, saa.saa, saa.origin)
+    assert "is one of the files that are read for this" in said("--set", f'{stage}.initial="{taken.as_posix()}"')
+    (tmp_path / "file").write_text("")
+    assert "could not be written" in said("--output", str(tmp_path / "file" / "run"))
+    assert "could not be written" in said("--cache", str(tmp_path / "file" / "cache"))
 
 
 def test_a_file_and_flags_say_the_same(people, capsys, tmp_path):

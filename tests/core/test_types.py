@@ -112,6 +112,8 @@ def test_a_persons_weight_is_bounded(weight):
     [
         ({"start_at": -0.1}, "start_at is -0.1; it must lie between 0.0 and 1.0"),
         ({"end_at": 1.1}, "end_at is 1.1"),
+        ({"start_at": 0.8, "end_at": 0.2}, "start_at is 0.8 and end_at 0.2, so faces would never act"),
+        ({"start_at": float("nan")}, "start_at is nan"),
         ({"layout_end": NAN}, "layout_end is nan"),
         ({"gate_threshold": 2.0}, "gate_threshold is 2.0"),
         ({"weight": 11.0}, "weight is 11.0"),

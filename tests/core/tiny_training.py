@@ -109,7 +109,7 @@ def anchor_stage(model: AnchorModel | None = None) -> Stage:
 
 
 def write(path, tensors, step):
-    from dynamicid_core.files import write_safetensors
+    from dynamicid_core.saving import write_safetensors
 
     write_safetensors(path, tensors, {"step": str(step)})
 

@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK = "pack_without_host"
+STUBS = ("comfy_api", "folder_paths")
 
 
 def _stub_of_the_host() -> dict[str, ModuleType]:
@@ -21,7 +22,15 @@ def _stub_of_the_host() -> dict[str, ModuleType]:
     )
     latest = ModuleType("comfy_api.latest")
     latest.io = io
-    return {"comfy_api": ModuleType("comfy_api"), "comfy_api.latest": latest}
+    folders = ModuleType("folder_paths")
+    folders.base_path, folders.models_dir = "/opt/comfy/ComfyUI", "/opt/comfy/ComfyUI/models"
+    for kind in ("input", "output", "temp"):
+        setattr(folders, f"get_{kind}_directory", lambda kind=kind: f"/opt/comfy/ComfyUI/{kind}")
+    folders.folder_names_and_paths = {
+        "dynamicid": (["/opt/comfy/ComfyUI/models/dynamicid", "/mnt/large/weights"], set()),
+        "custom_nodes": (["/opt/comfy/ComfyUI/custom_nodes"], set()),
+    }
+    return {"comfy_api": ModuleType("comfy_api"), "comfy_api.latest": latest, "folder_paths": folders}
 
 
 @contextmanager
@@ -40,6 +49,6 @@ def nodes_pack(**replaced: object) -> Iterator[ModuleType]:
         yield lambda name: import_module(f"{PACK}.{name}")
     finally:
         for name in set(sys.modules) - set(before):
-            if name.startswith((PACK, "comfy_api")):
+            if name.startswith((PACK, *STUBS)):
                 del sys.modules[name]
-        sys.modules |= {name: module for name, module in before.items() if name.startswith("comfy_api")}
+        sys.modules |= {name: module for name, module in before.items() if name.startswith(STUBS)}

@@ -529,6 +529,8 @@ def test_what_stopped_a_run_is_said_with_the_nodes_title(window, site: Server, n
     toasts.filter(has_text="A mix of two").get_by_text("There are 1 faces but 2 weights; give one").wait_for()
     page.get_by_test_id("error-overlay-see-errors").click()
     page.get_by_text("Exception Type:** DynamicIDError").first.wait_for()
+    told = page.evaluate("app.lastExecutionError.traceback.join('')")
+    assert 'File "nodes/hints.py"' in told and 'File "/' not in told, "no folder of the installation"
     page.evaluate("id => { app.graph.getNodeById(id).widgets[0].value = 'gone.safetensors' }", load)
     page.get_by_test_id("queue-button").click()
     toasts.filter(has_text="Load Face").get_by_text("There is no face file 'gone.safetensors'.").wait_for()

@@ -2,6 +2,7 @@
 
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
+import { withoutFolders } from "./folders.js"
 import { complain } from "./texts.js"
 
 const OURS = "DynamicIDError" // what nodes/hints.py raises
@@ -26,11 +27,16 @@ function tell(id, type, message) {
 function tellRefusals(nodeErrors) {
   for (const [id, { class_type: type, errors }] of Object.entries(nodeErrors ?? {})) {
     if (!type.startsWith("DynamicID")) continue
-    for (const error of errors.filter((one) => one.type === "custom_validation_failed")) {
-      tell(id, type, error.details.replace(/^\w+ - /, ""))
-    }
+    const refusals = errors.filter((one) => one.type === "custom_validation_failed")
+    const sentences = refusals.map((error) => error.details.replace(/^\w+ - /, ""))
+    for (const sentence of new Set(sentences)) tell(id, type, sentence) // two inputs may be refused for one reason
   }
 }
+
+// Here, not in showErrors: what the host's page itself does with a failure is registered once all scripts are loaded.
+api.addEventListener("execution_error", ({ detail }) => {
+  if (detail.node_type?.startsWith("DynamicID")) detail.traceback = withoutFolders(detail.traceback ?? [])
+})
 
 export function showErrors() {
   api.addEventListener("execution_error", ({ detail }) => {

@@ -84,11 +84,13 @@ class PhotoEncoder:
         if not name and images and isinstance(images[0], (str, os.PathLike)):
             name = Path(images[0]).stem
         encoder = self.saa.face_encoder
+        files = [Path(image).name if isinstance(image, (str, os.PathLike)) else name for image in images]
         return encode_photos(
             [to_rgb(image) for image in images],
             self.detector,
             ClipVision(self.clip_vision, self.device),
             TokenEncoder(FloatNetwork(encoder), encoder.sizes, self.saa.encoder_hash, self.saa.origin),
             name=name,
+            files=files,
             **how,
         )
