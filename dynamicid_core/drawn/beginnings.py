@@ -11,16 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..bases import UNetLayout
 from ..checkpoints import load_saa, write_motion, write_saa
+from ..landmarks import EXPRESSIONS
 from ..networks.face_encoder import FaceEncoder
 from ..networks.keypoints import KeypointEncoder, KeypointEncoderSizes
 from ..networks.perceiver import HEAD_WIDTH
 from ..networks.reconfigurator import Reconfigurator, ReconfiguratorSizes
 from ..origins import Origin
+from ..prompts import GRID_POSES, GRID_WORDS, grid_prompt, preset_prompt
 from ..training.anchor import new_face_encoder, new_saa
-from . import vision
+from . import text, vision
 from .text import WIDTH as TEXT_WIDTH
 from .vision import WIDTH as CLIP_WIDTH
 from .world import CLIP_VISION
@@ -91,9 +94,62 @@ def look_at_faces(encoder: FaceEncoder, seed: int = 0) -> None:
             queries[rows] = SHARPNESS * wanted.T @ own / width
 
 
-def begin_motion(saa: Path, path: Path, seed: int = 0) -> Path:
-    """A checkpoint with IMR and key point encoder of random weights, for the tokens of ``saa``."""
+def begin_motion(saa: Path, path: Path, tokens: Tensor, seed: int = 0) -> Path:
+    """A checkpoint with a key point encoder of random weights and an IMR that leaves tokens of ``saa`` as they are.
+
+    ``tokens`` [N, 4, 768]: of photos, whose main directions it keeps; and its motion latents tell the words of expressions and
+    poses apart from the beginning. Random weights have both to find: for 400 steps they gave everybody one motion.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        keypoints = KeypointEncoder(KEYPOINTS)
-        return write_motion(path, Reconfigurator(RECONFIGURATOR), keypoints, load_saa(saa).origin)
+        keypoints, reconfigurator = KeypointEncoder(KEYPOINTS), Reconfigurator(RECONFIGURATOR)
+        leave_tokens(reconfigurator, tokens.float())
+        hear_words(reconfigurator)
+        return write_motion(path, reconfigurator, keypoints, load_saa(saa).origin)
+
+
+@torch.no_grad()
+def leave_tokens(reconfigurator: Reconfigurator, tokens: Tensor) -> None:
+    """In and out by the principal axes of normed tokens; what layers add is small at first."""
+    width = reconfigurator.sizes.width
+    normed = torch.nn.functional.layer_norm(tokens, tokens.shape[-1:]).flatten(0, 1)
+    mean = normed.mean(0)
+    axes = torch.linalg.svd(normed - mean, full_matrices=False).Vh[:width]  # [width, 768]
+    spread = ((normed - mean) @ axes.T).std(0).mean()
+    reconfigurator.proj_in.weight.copy_(axes / spread)
+    reconfigurator.proj_in.bias.copy_(-(axes @ mean) / spread)
+    flat = tokens.flatten(0, 1)
+    inside = reconfigurator.norm_out(reconfigurator.proj_in(reconfigurator.norm_in(flat)))
+    known = torch.cat((inside, torch.ones(len(inside), 1)), 1)
+    solved = torch.linalg.lstsq(known, flat).solution  # [width + 1, 768]
+    reconfigurator.proj_out.weight.copy_(solved[:-1].T)
+    reconfigurator.proj_out.bias.copy_(solved[-1])
+    for layer in (*reconfigurator.disentangleNet, *reconfigurator.entangleNet):
+        cross, own, feed = layer
+        for end in (cross.to_out.weight, own.to_out.weight, feed[-1].weight):
+            end.mul_(0.1)
+
+
+@torch.no_grad()
+def hear_words(reconfigurator: Reconfigurator) -> None:
+    """The first twelve numbers that motion latents are made of: 1 for the expression and the pose that a text names, -1 else.
+
+    The text's feature comes behind that of the landmarks; words of expressions are a small part of its length.
+    """
+    said = [(e, p, make(e, p)) for e in EXPRESSIONS for p in GRID_POSES for make in PHRASINGS]
+    features = torch.from_numpy(np.stack([text.pooled(words) for _, _, words in said]))
+    shown = torch.tensor([[*(e == x for x in EXPRESSIONS), *(p == x for x in GRID_POSES)] for e, p, _ in said]) * 2.0 - 1
+    known = torch.cat((features, torch.ones(len(features), 1)), 1)
+    ridge = known.T @ known + 10 * torch.eye(known.shape[1])
+    solved = torch.linalg.solve(ridge, known.T @ shown)  # [769, 12]
+    fusion = reconfigurator.feature_fusion
+    first, rows = fusion[1], shown.shape[1]
+    first.weight[:rows] = 0
+    first.weight[:rows, KEYPOINTS.out :] = LOUDNESS * solved[:-1].T
+    first.bias[:rows] = LOUDNESS * solved[-1]
+    # GELU hears only what is above 0: each number once more, turned around
+    first.weight[rows : 2 * rows], first.bias[rows : 2 * rows] = -first.weight[:rows], -first.bias[:rows]
+
+
+LOUDNESS = 2.0
+PHRASINGS = (grid_prompt, lambda expression, pose: preset_prompt(GRID_WORDS[expression], pose=pose))

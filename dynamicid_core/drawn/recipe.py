@@ -86,8 +86,9 @@ def train_world(world: World, seed: int = 0) -> Path:
             world.accelerator.process_index, world.accelerator.num_processes, world.accelerator.wait_for_everyone
         )
         cache = fill_quickly(load_settings(None, words), stage.name, autoencoder.cpu(), share)
-        if number == 0:
-            world.alone(partial(teach_encoder, folder, cache, seed))
+        first = (teach_encoder, begin_edits)[number] if number < 2 else None
+        if first is not None:
+            world.alone(partial(first, folder, cache, seed))
         world.run(command(stage, words))
     world.alone(lambda: carry_faces(folder / RUN / SAA, folder / FINISHED / IMR, folder / WEIGHTS))
     return folder / WEIGHTS
@@ -115,7 +116,6 @@ def begin(folder: Path, seed: int, workers: int) -> None:
             make_dataset(folder / name, people, each, PHOTO, pairs=pairs, pack=pack, workers=workers)
     unet: Any = UNet2DConditionModel.from_pretrained(folder / "models" / PIPELINE / "unet")  # type: ignore[no-untyped-call]
     begin_saa(unet, folder / FIRST, seed)
-    begin_motion(folder / FIRST, folder / FIRST_MOTION, seed)
 
 
 def teach_encoder(folder: Path, cache: Cache, seed: int) -> None:
@@ -125,6 +125,15 @@ def teach_encoder(folder: Path, cache: Cache, seed: int) -> None:
         first = load_saa(folder / FIRST, assign=False)
         print(teach(first.face_encoder, Manifest.read(folder / "pairs"), cache, seed), flush=True)
         write_saa(path, first.face_encoder, first.saa, first.origin)
+
+
+def begin_edits(folder: Path, cache: Cache, seed: int) -> None:
+    """The IMR that reconfiguration begins with."""
+    path = folder / FIRST_MOTION
+    if not path.exists():
+        photos = cache.photos(Manifest.read(folder / "cells").people("train"), ("tokens",))
+        tokens = cache.parts["tokens"].read(photos.rows["tokens"][:: max(1, len(photos) // 1000)], ("tokens",))["tokens"]
+        begin_motion(folder / RUN / SAA, path, tokens, seed)
 
 
 @dataclass(frozen=True)
