@@ -29,6 +29,7 @@ class Patch:
     seed: int
 
 
+SEEDS = 2**64  # after the last comes 0
 Redraw = Callable[[Patch], Tensor]  # -> [h, w, 3] in 0..1, on any device
 Watch = Callable[[str], object]  # is told who is sampled next
 
@@ -51,12 +52,14 @@ def _best(plan: Plan, picture: Tensor, job: Job, redraw: Redraw, watch: Watch, w
     """
     options, asked = plan.options, job.mends or plan.options.which == "unlike"
     enough = -SAME_PERSON if job.person is None else options.below
-    best, kept, chosen, tried = (_merit(plan, picture, job) if asked else None), picture, None, 0
     who = "nobody" if job.person is None else person_names(plan.cast)[job.person]
-    for seed in range(options.seed, options.seed + options.tries):
+    patch = _patch(plan, picture, job)
+    best, kept, chosen, tried = (_merit(plan, picture, job) if asked else None), picture, None, 0
+    while tried < options.tries:
+        seed = (options.seed + tried) % SEEDS
         tried += 1
         watch(f"{who}, {where}" + (f", seed {seed}" if options.tries > 1 else ""))
-        drawn = redraw(_patch(plan, picture, job, seed))
+        drawn = redraw(dataclasses.replace(patch, seed=seed))
         made = paste(picture, job.crop, drawn.detach().float().cpu(), job.mask)
         merit = _merit(plan, made, job)
         if merit is not None and (best is None or merit > best):
@@ -66,12 +69,12 @@ def _best(plan: Plan, picture: Tensor, job: Job, redraw: Redraw, watch: Watch, w
     return kept, Outcome(job, tried, chosen)
 
 
-def _patch(plan: Plan, picture: Tensor, job: Job, seed: int) -> Patch:
+def _patch(plan: Plan, picture: Tensor, job: Job) -> Patch:
     size = working_size(job.crop, plan.options.size)
     mask = (resized(job.mask[..., None], size, "bilinear")[..., 0] > 0).float()
     person = None if job.person is None else dataclasses.replace(plan.cast.people[job.person], region=None)
     denoise = plan.options.mend_denoise if job.mends else plan.options.denoise
-    return Patch(enlarged(picture, job.crop, size), mask, job.crop, person, denoise, seed)
+    return Patch(enlarged(picture, job.crop, size), mask, job.crop, person, denoise, plan.options.seed)
 
 
 def _merit(plan: Plan, picture: Tensor, job: Job) -> float | None:
