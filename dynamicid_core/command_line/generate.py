@@ -3,7 +3,8 @@
 Each photo is another person; --face starts a person too, and --box, --mask, --expression, --weight, --name and
 --face-index that follow belong to the --face before them. Without boxes or masks several people stand side by side.
 
-The PNG remembers its settings; --from makes the picture again, and other options change it.
+The PNG remembers its settings; --from makes the picture again, and other options change it. With --refine the faces are
+sampled again, each enlarged and with its person alone; --picture does so with a picture that is there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bases import base_named
 from ..types import Cast, DynamicIDError, SAAOptions
-from . import models, people, world
+from . import models, people, refining, world
 from .encode import add_photo_arguments, photo_options
 from .settings import SAMPLERS, Settings, checksum, read_png, write_png
 
@@ -36,6 +37,7 @@ examples:
       --face ben.safetensors --box 0.5,0,1,1 --prompt "two people at a cafe" --size 1024x768 --seed 7 -o cafe.png
   {program} --face anna1.jpg anna2.jpg --mask left.png          two photos of one person, a painted region
   {program} --from cafe.png --seed 8                            the same with another seed
+  {program} --picture group.jpg anna.jpg ben.jpg --refine-which unlike --refine-tries 4 --refine-prompt "photo of a face"
   {program} --stand-in --explain                                without any model files: two drawn people
 
 Boxes are left,top,right,bottom as fractions of the picture, from 0,0 (upper left) to 1,1.
@@ -77,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, help="default: a new one each time, written into the picture"
     )
     add_option_arguments(parser)
+    refining.add_arguments(parser)
     add_photo_arguments(parser)
     models.add_arguments(parser, pipeline=True)
     parser.add_argument("--offload", action="store_true", help="keep on the device only what is at work; saves memory")
@@ -115,7 +118,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     base = read_png(options.origin) if options.origin else Settings(seed=random.SystemRandom().randrange(2**32))
     if options.origin is None and options.stand_in:
         base = dataclasses.replace(base, **world.defaults(len(people.people_of(options)) or len(world.SHOWN)))
-    names = ("prompt", "negative", "steps", "cfg", "seed", "sampler")
+    names = ("prompt", "negative", "steps", "cfg", "seed", "sampler", "picture")
     typed: dict[str, Any] = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.size:
         typed["width"], typed["height"] = options.size
@@ -133,6 +136,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
         people=typed_people,
         options=dataclasses.replace(base.options, **acts),
         photos={**base.photos, **photo_options(options)},
+        refine=refining.settings_of(options, base.refine),
         models={**base.models, **given},
         **typed,
     )
@@ -147,26 +151,30 @@ def use_models_of(settings: Settings, options: argparse.Namespace) -> argparse.N
 
 def note_changes(settings: Settings) -> None:
     """Say which files are no longer those that a picture was made with."""
-    for person in settings.people:
-        for path in person.paths:
-            if not Path(path).is_file():
-                raise DynamicIDError(
-                    f"The picture was made with {path}, which is not there; give the people anew with --face."
-                )
-            if settings.checksums.get(path, checksum(path)) != checksum(path):
-                print(f"{path} has changed since the picture was made; the result will differ.", file=sys.stderr)
+    for path in settings.paths:
+        if not Path(path).is_file():
+            again = "--picture" if path == settings.picture else "--face"
+            raise DynamicIDError(f"The picture was made with {path}, which is not there; give it anew with {again}.")
+        if settings.checksums.get(path, checksum(path)) != checksum(path):
+            print(f"{path} has changed since the picture was made; the result will differ.", file=sys.stderr)
 
 
 # --- the picture --------------------------------------------------------------------------------------------------
 
 
-def sample(pipe: Any, settings: Settings, progress: bool) -> Image:
-    """One picture (PIL) by the pipeline as it stands."""
+def use_sampler(pipe: Any, settings: Settings) -> None:
+    """Put the sampler that was asked for into the pipeline."""
     import diffusers
-    import torch
 
     kind, extra = SAMPLERS[settings.sampler]
     pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **extra)
+
+
+def sample(pipe: Any, settings: Settings, progress: bool) -> Image:
+    """One picture (PIL) by the pipeline as it stands."""
+    import torch
+
+    use_sampler(pipe, settings)
     pipe.set_progress_bar_config(disable=not progress, desc="sampling", file=sys.stderr)
     made = pipe(
         settings.prompt,
@@ -181,8 +189,8 @@ def sample(pipe: Any, settings: Settings, progress: bool) -> Image:
     return picture
 
 
-def explain(output: Path, cast: Cast, recorder: GateRecorder, picture: Image) -> dict[str, Path]:
-    """Draw the cast's regions and the gate maps beside the picture."""
+def explain(output: Path, cast: Cast, recorder: GateRecorder | None, picture: Image) -> dict[str, Path]:
+    """Draw the cast's regions and the gate maps beside the picture; the latter where something was recorded."""
     import numpy as np
     from PIL import Image
 
@@ -190,10 +198,10 @@ def explain(output: Path, cast: Cast, recorder: GateRecorder, picture: Image) ->
 
     width, height = picture.size
     names = [person.face.name for person in cast.people]
-    drawings = {
-        "regions": draw_cast(cast, width, height),
-        "activation": side_by_side(draw_gate_maps(recorder.maps(height, width)[0], names, np.asarray(picture))),
-    }
+    drawings = {"regions": draw_cast(cast, width, height)}
+    if recorder is not None:
+        maps = draw_gate_maps(recorder.maps(height, width)[0], names, np.asarray(picture))
+        drawings["activation"] = side_by_side(maps)
     paths = {name: output.with_name(f"{output.stem}_{name}.png") for name in drawings}
     for name, path in paths.items():
         Image.fromarray(drawings[name]).save(path)
@@ -210,14 +218,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if not settings.people:
             raise DynamicIDError("Nobody is given. Name a photo of each person, or use --face.")
         note_changes(settings)
-        sums = {path: checksum(path) for person in settings.people for path in person.paths}
+        sums = {path: checksum(path) for path in settings.paths}
         written = _generate(dataclasses.replace(settings, checksums=sums), options, drawn)
-    settings = written.pop("settings")
+    settings, better = written.pop("settings"), written.pop("refined", None)
     text = "\n".join(f"saved {path}" for path in written.values()) + f"\nseed {settings.seed}"
-    return {
-        "text": text,
-        "json": {**{name: str(path) for name, path in written.items()}, "settings": dataclasses.asdict(settings)},
-    }
+    found: dict[str, Any] = {name: str(path) for name, path in written.items()}
+    found |= {"settings": dataclasses.asdict(settings)}
+    if better is not None:
+        text += f"\n{better.report()}"
+        found |= {"refined": [dataclasses.asdict(person) for person in better.people], "report": better.report()}
+    return {"text": text, "json": found}
 
 
 def _sized(settings: Settings, options: argparse.Namespace, did: DynamicID) -> Settings:
@@ -229,19 +239,30 @@ def _sized(settings: Settings, options: argparse.Namespace, did: DynamicID) -> S
 
 
 def _generate(settings: Settings, options: argparse.Namespace, drawn: bool) -> dict[str, Any]:
+    from PIL import Image
+
     from ..gate_maps import GateRecorder
 
     photos = any(not people.is_face_file(path) for person in settings.people for path in person.files)
     poses = any(person.pose_image for person in settings.people)
     edits = poses or any(person.expression for person in settings.people)
-    did = models.load_dynamicid(options, photos=photos, faces=photos or poses, expressions=edits)
+    found = photos or poses or settings.refine is not None
+    did = models.load_dynamicid(options, photos=photos, faces=found, expressions=edits)
     settings = _sized(settings, options, did)
     cast = people.make_cast(did, settings)
-    recorder = GateRecorder() if options.explain else None
-    with did.apply(cast, settings.options, recorder=recorder, warn=lambda text: print(text, file=sys.stderr)):
-        picture = sample(did.pipe, settings, progress=not options.quiet)
+    recorder = GateRecorder() if options.explain and not settings.picture else None
+    if settings.picture:
+        use_sampler(did.pipe, settings)
+        picture = refining.given_picture(settings, options.stand_in)
+    else:
+        with did.apply(cast, settings.options, recorder=recorder, warn=lambda text: print(text, file=sys.stderr)):
+            picture = sample(did.pipe, settings, progress=not options.quiet)
+    better = None
+    if settings.refine is not None:
+        better = refining.refined(did, picture, cast, settings, progress=not options.quiet)
+        picture = Image.fromarray(better.image)
     picture = world.enlarged(picture) if options.stand_in else picture
     # Drawn portraits are gone when the command ends: the settings then say that there were none.
     kept = dataclasses.replace(settings, people=(), checksums={}) if drawn else settings
-    written = {"picture": write_png(options.output, picture, kept), "settings": kept}
-    return {**written, **(explain(options.output, cast, recorder, picture) if recorder else {})}
+    written = {"picture": write_png(options.output, picture, kept), "settings": kept, "refined": better}
+    return {**written, **(explain(options.output, cast, recorder, picture) if options.explain else {})}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..refining import RefineOptions
 from ..types import DynamicIDError, SAAOptions
 
 if TYPE_CHECKING:
@@ -52,6 +53,19 @@ class PersonSettings:
 
 
 @dataclass(frozen=True)
+class RefineSettings:
+    """A second pass over the faces; its seed is the picture's."""
+
+    prompt: str = ""  # of one face; "": the picture's
+    steps: int = 20  # that are taken for each face
+    options: RefineOptions = field(default_factory=RefineOptions)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= 1000:
+            raise DynamicIDError(f"--refine-steps {self.steps} must lie between 1 and 1000.")
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of a picture. The defaults are the published ones (docs/method.md, section 3)."""
 
@@ -66,8 +80,10 @@ class Settings:
     sampler: str = "ddim"
     photos: dict[str, Any] = field(default_factory=dict)  # order, index, crop_factor, on_no_face where not the defaults
     options: SAAOptions = field(default_factory=SAAOptions)
+    picture: str | None = None  # that is refined in place of a new one
+    refine: RefineSettings | None = None  # None: no second pass
     models: dict[str, Any] = field(default_factory=dict)  # options of the command line that name model files
-    checksums: dict[str, str] = field(default_factory=dict)  # path -> sha256 of people's files
+    checksums: dict[str, str] = field(default_factory=dict)  # path -> sha256 of the picture and of people's files
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
@@ -80,6 +96,11 @@ class Settings:
         if self.sampler not in SAMPLERS:
             raise DynamicIDError(f"--sampler {self.sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}.")
 
+    @property
+    def paths(self) -> list[str]:
+        """Every file that is read for the picture, but for model files."""
+        return [*([self.picture] if self.picture else []), *(path for person in self.people for path in person.paths)]
+
     def to_json(self) -> str:
         return json.dumps({"version": VERSION, **dataclasses.asdict(self)}, ensure_ascii=False)
 
@@ -91,6 +112,8 @@ class Settings:
             if values.pop("version") != VERSION:
                 raise DynamicIDError("its settings were written by another version of DynamicID")
             values["options"] = SAAOptions(**values["options"])
+            if refine := values.get("refine"):
+                values["refine"] = RefineSettings(**{**refine, "options": RefineOptions(**refine["options"])})
             values["people"] = tuple(
                 PersonSettings(**{**p, "files": tuple(p["files"]), "box": p["box"] and tuple(p["box"])})
                 for p in values["people"]

@@ -132,7 +132,9 @@ def test_a_batch_goes_picture_by_picture_with_progress(studio, picture, cast, de
     import comfy.utils
 
     seen = []
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, **_: seen.append((value, total)))
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, **_: seen.append((value, total))
+    )
     image, report, _ = refine(studio, picture.repeat(2, 1, 1, 1), cast, detector)
     assert torch.equal(image, refined[0][0].repeat(2, 1, 1, 1)) and report == "\n\n".join([refined[0][1]] * 2)
     assert [step for step in seen if step[1] == 4] == [(number, 4) for number in (1, 2, 3, 4)]
