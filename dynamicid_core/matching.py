@@ -80,10 +80,16 @@ def match_people(cast: Cast, faces: Sequence[DetectedFace], size: tuple[int, int
     return Matching(tuple(ordered), tuple(map(face_of.get, range(len(cast.people)))), similarity)
 
 
+def places(cast: Cast, frame: int = 0) -> Tensor:
+    """How much each person may be at each cell of a grid of :data:`CELLS` x :data:`CELLS`: [P, N] in 0..1"""
+    weights = region_weights(cast, CELLS, CELLS)
+    number = frame % len(weights.visible)
+    return weights.visible[number] * (weights.inside[number] > 0)  # where nobody's place is, all are "visible"
+
+
 def place_shares(cast: Cast, faces: Sequence[DetectedFace], size: tuple[int, int], frame: int = 0) -> np.ndarray:
     """How much of each face's box lies where each person may be, in a picture of ``size`` (h, w): [P, faces] in 0..1."""
-    visible = region_weights(cast, CELLS, CELLS).visible  # [F, P, N]
-    people = visible[frame % len(visible)]
+    people = places(cast, frame)
     shares = np.zeros((len(cast.people), len(faces)), np.float32)
     for number, face in enumerate(faces):
         cells = _cells(face, size)

@@ -8,8 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from ..faces import FaceDetector
-from ..matching import CELLS, Matching, match_image
-from ..regions import region_weights
+from ..matching import CELLS, Matching, match_image, places
 from ..scoring import SAME_PERSON
 from ..types import Cast, DynamicIDError
 from ..views import View
@@ -87,7 +86,8 @@ def plan(
     jobs = []
     for person, face in enumerate(before.face_of):
         if face is None:
-            jobs += [_place_job(before, size, person, _place(cast, person, size, frame))] if options.mend else []
+            if options.mend and (box := _place(cast, person, size, frame)) is not None:
+                jobs.append(_place_job(before, size, person, box))
         elif (options.mend and face in again) or _is_chosen(before, person, face, options):
             jobs.append(_face_job(before, size, person, face, options, options.mend and face in again))
     if options.mend:
@@ -124,11 +124,12 @@ def _mask(before: Matching, crop: View, box: PixelBox, reach: float, own: int | 
     return mask
 
 
-def _place(cast: Cast, person: int, size: tuple[int, int], frame: int) -> PixelBox:
-    """The box, in px, around the cells where somebody is more visible than half of what they are at most."""
-    visible = region_weights(cast, CELLS, CELLS).visible  # [F, P, N]
-    cells = visible[frame % len(visible), person].reshape(CELLS, CELLS)
+def _place(cast: Cast, person: int, size: tuple[int, int], frame: int) -> PixelBox | None:
+    """The box, in px, around the cells where somebody may be more than half as much as anywhere; None: nowhere."""
+    cells = places(cast, frame)[person].reshape(CELLS, CELLS)
     inside = cells > cells.max() / 2
-    rows, columns = (np.flatnonzero(inside.any(axis).numpy()) for axis in (1, 0))
+    rows, columns = (np.flatnonzero(inside.any(axis).numpy()).tolist() for axis in (1, 0))
+    if not rows:
+        return None
     height, width = size[0] / CELLS, size[1] / CELLS
     return columns[0] * width, rows[0] * height, (columns[-1] + 1) * width, (rows[-1] + 1) * height
