@@ -12,7 +12,7 @@ from ..matching import match_image
 from ..scoring import SAME_PERSON, person_names
 from ..types import Person
 from ..views import View
-from .crops import PixelBox, as_image, cut, enlarged, paste, resized, working_size
+from .crops import PixelBox, as_image, enlarged, paste, resized, working_size
 from .planning import Job, Plan
 from .report import Outcome, RefinedPicture
 
@@ -54,7 +54,7 @@ def _best(plan: Plan, picture: Tensor, job: Job, redraw: Redraw, watch: Watch, w
     enough = -SAME_PERSON if job.person is None else options.below
     who = "nobody" if job.person is None else person_names(plan.cast)[job.person]
     patch = _patch(plan, picture, job)
-    best, kept, chosen, tried = (_merit(plan, picture, job) if asked else None), picture, None, 0
+    best, kept, chosen, tried = (_merit_before(plan, job) if asked else None), picture, None, 0
     while tried < options.tries:
         seed = (options.seed + tried) % SEEDS
         tried += 1
@@ -77,21 +77,30 @@ def _patch(plan: Plan, picture: Tensor, job: Job) -> Patch:
     return Patch(enlarged(picture, job.crop, size), mask, job.crop, person, denoise, plan.options.seed)
 
 
+def _merit_before(plan: Plan, job: Job) -> float | None:
+    """What :func:`_merit` says of the picture as it was."""
+    if job.face is None:
+        return None
+    alike = plan.before.similarity[:, job.face]
+    return -max(float(alike.max()), 0.0) if job.person is None else float(alike[job.person])
+
+
 def _merit(plan: Plan, picture: Tensor, job: Job) -> float | None:
     """How good a picture is where a job changed it: the likeness of the person who should be there, -1..1; None: no face.
 
-    Where nobody of the cast should be there, how little alike the face is to anybody; 0 without a face.
+    Where nobody of the cast should be there, how little alike the face is to anybody; 0 without a face. The whole picture is
+    looked at, as it will be for the report: a crop may show a face that nobody sees in it.
     """
     people = plan.cast.people if job.person is None else plan.cast.people[job.person : job.person + 1]
     known = [person.face.identity for person in people]
     others = [face.box for number, face in enumerate(plan.before.faces) if number != job.face]
     alike = []
-    for face in plan.detector.detect(as_image(cut(picture, job.crop))):
-        x, y = face.center[0] + job.crop.left, face.center[1] + job.crop.top
-        if face.identity is not None and _holds(job.box, x, y) and not any(_holds(box, x, y) for box in others):
+    for face in plan.detector.detect(as_image(picture)):
+        mine = _holds(job.box, *face.center) and not any(_holds(box, *face.center) for box in others)
+        if mine and face.identity is not None:
             alike += [float(identity.numpy() @ face.identity) for identity in known if identity is not None]
     if job.person is None:
-        return -max(alike, default=0.0)
+        return -max(0.0, *alike) if alike else 0.0
     return max(alike, default=None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,10 +61,16 @@ class Redrawer:
             height=height,
             width=width,
             strength=patch.denoise,
-            num_inference_steps=max(int(self.sampling.steps / patch.denoise), 1),
+            num_inference_steps=self._schedule(patch.denoise),
             guidance_scale=self.sampling.guidance_scale,
             generator=torch.Generator().manual_seed(patch.seed),  # of the CPU: the same noise on every device
             output_type="pt",
         )
         drawn: Tensor = made.images[0].movedim(0, -1)  # [h, w, 3]
         return drawn
+
+    def _schedule(self, denoise: float) -> int:
+        """Steps of a whole schedule, of which a pipeline takes the last ``denoise``, rounded down: those asked for."""
+        asked, most = self.sampling.steps, self.pipe.scheduler.config.get("num_train_timesteps", 1000)
+        wanted = math.ceil(asked / denoise)
+        return min(wanted + (int(wanted * denoise) < asked), most)
