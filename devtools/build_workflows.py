@@ -37,6 +37,7 @@ PACK = model_file("face_pack")
 MODELS = {"CheckpointLoaderSimple": CHECKPOINT, "VAELoader": VAE, "CLIPVisionLoader": CLIP_VISION}
 GROUPS = {  # colours by step
     "Start here": "#8a6d1f", "Models": "#555555", "Who": "#3f789e", "Where": "#3f8a5a", "Prompt": "#7a4f9e", "Picture": "#9e4f5a",
+    "Faces": "#8a5a3f",
 }  # fmt: skip
 NOTES = ("What to do", "Models for photos", "In this graph")  # titles
 START = "Press **Run**. Then choose other people: change **seed** in the photo nodes, or put a **Load Image** node with a photo in their place."
@@ -66,6 +67,7 @@ class Setting:
     enlarge: bool = False
     crop_factor: float = 0.0  # of photos
     acting: dict[str, float] = field(default_factory=dict)  # of Apply DynamicID
+    refining: dict[str, Any] = field(default_factory=dict)  # of Refine Faces
 
     def prompt(self, people: int, where: str = "side by side") -> str:
         """What the picture shows."""
@@ -91,11 +93,16 @@ DDIM = {"seed": 42, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
 PUBLISHED = Setting(
     CHECKPOINT.name, VAE.name, CLIP_VISION.name, SAA.name, PACK.name, DDIM | {"steps": 50, "cfg": 5.0},
     "blurry, low quality, deformed, cropped, watermark, text", 768, (768, 768, 1024),
+    refining=DDIM | {"steps": 20, "cfg": 5.0},
 )  # fmt: skip
 WORLD = DrawnSetting(
     *(f"drawn_world{part}.safetensors" for part in ("", "_vae", "_vision", "_saa")), "drawn",
     DDIM | {"steps": world.STEPS, "cfg": world.GUIDANCE}, "", 128, (128, 192, 256), True, world.CROP_FACTOR,
     {"gate_threshold": world.GATE_THRESHOLD, "layout_strength": world.LAYOUT_STRENGTH},
+    DDIM | {
+        "steps": world.REFINE_STEPS, "cfg": world.GUIDANCE, "gate_threshold": world.GATE_THRESHOLD,
+        "size": world.REFINING.size, "crop_factor": world.REFINING.crop_factor, "denoise": world.REFINING.denoise,
+    },
 )  # fmt: skip
 
 
@@ -157,8 +164,8 @@ def preview(cast: Link) -> Node:
     return Node("DynamicIDPreviewCast", "Preview Cast", {"cast": cast, "latent": Link("Picture size", "LATENT")})
 
 
-def picture(to: Setting, cast: Link, people: int) -> tuple[Group, Group]:
-    """From the cast to the saved picture."""
+def sampled(to: Setting, cast: Link, people: int) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+    """From the cast to the decoded picture: what stands under Prompt, and under Picture."""
     clip, vae = Link("Load Checkpoint", "CLIP"), Link("Load VAE", "VAE")
     applied = {
         "model": Link("Load Checkpoint", "MODEL"),
@@ -176,17 +183,28 @@ def picture(to: Setting, cast: Link, people: int) -> tuple[Group, Group]:
         Node("CLIPTextEncode", "Prompt", {"text": to.prompt(people), "clip": clip}),
         Node("CLIPTextEncode", "Negative prompt", {"text": to.negative, "clip": clip}),
     )
-    sampling = [
+    sampling = (
         Node("EmptyLatentImage", "Picture size", {"width": to.widths[people - 1], "height": height_of(to, people)}),
         Node("KSampler", "Sampler", sampler | to.sampler),
         Node("VAEDecode", "VAE Decode", {"samples": Link("Sampler", "LATENT"), "vae": vae}),
-    ]
-    made = Link("VAE Decode", "IMAGE")
+    )
+    return prompts, sampling
+
+
+def saved(to: Setting, made: Link) -> tuple[tuple[Node, ...], Node]:
+    """A picture, enlarged where it is small, and saved."""
+    enlarge = ()
     if to.enlarge:
-        sampling.append(Node("ImageScaleBy", "Enlarge", {"image": made, "upscale_method": "lanczos", "scale_by": 4.0}))
+        enlarge = (Node("ImageScaleBy", "Enlarge", {"image": made, "upscale_method": "lanczos", "scale_by": 4.0}),)
         made = Link("Enlarge", "IMAGE")
-    saved = Node("SaveImage", "Save Image", {"images": made, "filename_prefix": "dynamicid/picture"})
-    return group(4, "Prompt", prompts), group(5, "Picture", tuple(sampling), (saved,))
+    return enlarge, Node("SaveImage", "Save Image", {"images": made, "filename_prefix": "dynamicid/picture"})
+
+
+def picture(to: Setting, cast: Link, people: int) -> tuple[Group, Group]:
+    """From the cast to the saved picture."""
+    prompts, sampling = sampled(to, cast, people)
+    enlarge, save = saved(to, Link("VAE Decode", "IMAGE"))
+    return group(4, "Prompt", prompts), group(5, "Picture", (*sampling, *enlarge), (save,))
 
 
 def height_of(to: Setting, people: int) -> int:
@@ -298,6 +316,41 @@ def three_people_masks(to: Setting) -> tuple[Group, ...]:
     )
 
 
+def refined_faces(to: Setting) -> tuple[Group, ...]:
+    text = (
+        "**Refine Faces** samples each face of the finished picture again, enlarged and with its person alone. Its report says how "
+        "alike everybody was before and is after. Set **which** to **unlike** to leave alone who is alike enough, and **tries** to "
+        "keep the best of several seeds."
+    )
+    cast, made = Link("Place Faces in Boxes", "cast"), Link("VAE Decode", "IMAGE")
+    prompts, sampling = sampled(to, cast, 2)
+    inputs = {
+        "image": made,
+        "model": Link("Load Checkpoint", "MODEL"),
+        "dynamicid": Link("Load DynamicID", "dynamicid"),
+        "cast": cast,
+        "positive": Link("Prompt of one face", "CONDITIONING"),
+        "negative": Link("Negative prompt", "CONDITIONING"),
+        "vae": Link("Load VAE", "VAE"),
+        "face_analysis": Link("Load Face Analysis", "face_analysis"),
+        "mend": True,
+    }
+    refine = (
+        Node("CLIPTextEncode", "Prompt of one face", {"text": to.prompt(1), "clip": Link("Load Checkpoint", "CLIP")}),
+        Node("DynamicIDRefineFaces", "Refine Faces", inputs | to.refining),
+    )
+    enlarge, save = saved(to, Link("Refine Faces", "image"))
+    return (
+        start(START, PHOTOS, text),
+        models(to),
+        group(2, "Who", person(to, 1), person(to, 2)),
+        group(3, "Where", (place_in_boxes([face(1), face(2)]), preview(cast))),
+        group(4, "Prompt", prompts),
+        group(5, "Picture", (*sampling, Node("PreviewImage", "Before", {"images": made}))),
+        group(6, "Faces", refine, (*enlarge, save)),
+    )
+
+
 # Name of the file for scripts, and the title that artists see, which is the template's file name.
 TITLES = {
     "single_person": "2 One Person",
@@ -305,9 +358,11 @@ TITLES = {
     "edited_expression": "4 Expressions",
     "blend": "5 One New Person out of Two",
     "three_people_masks": "6 Three People with Masks",
+    "refined_faces": "7 Refined Faces",
 }
 RECIPES = {
-    recipe.__name__: recipe for recipe in (single_person, two_people, edited_expression, blend, three_people_masks)
+    recipe.__name__: recipe
+    for recipe in (single_person, two_people, edited_expression, blend, three_people_masks, refined_faces)
 }
 
 

@@ -31,6 +31,8 @@ ROOM = {
     "DynamicIDEditMotion": 130,
     "CLIPTextEncode": 110,
     "SaveImage": 480,
+    "PreviewImage": 230,
+    "DynamicIDRefineFaces": 300,
     NOTE: 130,
 }
 SHORTER = {"KSampler": ("Sampler",), "ImageScaleBy": ("Enlarge",)}  # titles that say no more than the type's

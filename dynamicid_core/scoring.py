@@ -66,9 +66,10 @@ def person_names(cast: Cast) -> list[str]:
     return [f"{i} {person.face.name}".strip() for i, person in enumerate(cast.people, 1)]
 
 
-def score_picture(cast: Cast, faces: Sequence[DetectedFace], size: tuple[int, int]) -> PictureScore:
-    """Match the people of a cast with the faces found in a picture of ``size`` (height, width).
+def compare(cast: Cast, faces: Sequence[DetectedFace], size: tuple[int, int]) -> tuple[list[DetectedFace], np.ndarray]:
+    """How alike everybody of a cast is to every face that was found in a picture of ``size`` (height, width).
 
+    Returns the faces with a known identity, from left to right, and cosines [P, faces].
     Raises DynamicIDError for an empty cast, and :class:`types.Missing` for people without an identity to compare with.
     """
     if not cast.people:
@@ -77,12 +78,20 @@ def score_picture(cast: Cast, faces: Sequence[DetectedFace], size: tuple[int, in
     known = [person.face.identity for person in cast.people]
     if unknown := [name for name, identity in zip(names, known, strict=True) if identity is None]:
         raise Missing("detected face", f"No identity is known of {', '.join(unknown)}.")
-    faces = order_faces([face for face in faces if face.identity is not None], "left-right", size)
+    ordered = order_faces([face for face in faces if face.identity is not None], "left-right", size)
     people = np.stack([identity.numpy() for identity in known if identity is not None])  # [P, 512]
-    rows = [face.identity for face in faces if face.identity is not None]
+    rows = [face.identity for face in ordered if face.identity is not None]
     found = np.stack(rows) if rows else np.zeros((0, people.shape[1]), np.float32)
-    similarity = people @ found.T  # [P, faces]
-    return PictureScore(tuple(faces), _match(names, similarity))
+    return ordered, people @ found.T
+
+
+def score_picture(cast: Cast, faces: Sequence[DetectedFace], size: tuple[int, int]) -> PictureScore:
+    """Match the people of a cast with the faces found in a picture of ``size`` (height, width).
+
+    Errors as of :func:`compare`.
+    """
+    ordered, similarity = compare(cast, faces, size)
+    return PictureScore(tuple(ordered), _match(person_names(cast), similarity))
 
 
 def _match(names: Sequence[str], similarity: np.ndarray) -> tuple[PersonScore, ...]:
@@ -105,11 +114,8 @@ def _match(names: Sequence[str], similarity: np.ndarray) -> tuple[PersonScore, .
     return tuple(scores)
 
 
-def score_image(cast: Cast, image: np.ndarray, detector: FaceDetector) -> PictureScore:
-    """Find and score the faces of a picture, uint8 RGB [h, w, 3].
-
-    Raises DynamicIDError also for a detector of another recogniser than the cast's: nobody would be like anybody.
-    """
+def check_detector(cast: Cast, detector: FaceDetector) -> None:
+    """Raise DynamicIDError for a detector of another recogniser than the cast's: nobody would be like anybody."""
     for person in cast.people[:1]:
         used = recogniser_of(detector)
         if not is_same_recogniser(used, person.face.recogniser):
@@ -117,4 +123,9 @@ def score_image(cast: Cast, image: np.ndarray, detector: FaceDetector) -> Pictur
                 f"The cast was made with the recogniser {person.face.recogniser}, but this face analysis is of {used}; their "
                 f"identities cannot be compared. Load the face model pack {person.face.recogniser}."
             )
+
+
+def score_image(cast: Cast, image: np.ndarray, detector: FaceDetector) -> PictureScore:
+    """Find and score the faces of a picture, uint8 RGB [h, w, 3]. Errors as of :func:`compare` and :func:`check_detector`."""
+    check_detector(cast, detector)
     return score_picture(cast, detector.detect(image), image.shape[:2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,7 @@ def case_of(path: Path, people: Path | None = None) -> Case:
         raise DynamicIDError(f"{text} Say in a list who it shall show (`evaluate --help` has an example).") from error
     if not settings.people:
         raise DynamicIDError(f"{path} remembers nobody. Say in a list who it shall show.")
+    settings = dataclasses.replace(settings, picture=None)  # what was refined is not looked at
     return case_from(located(settings, path, people), path)
 
 

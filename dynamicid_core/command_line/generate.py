@@ -6,6 +6,9 @@ Each photo is another person; --face starts a person too, and --box, --mask, --e
 The PNG remembers its settings, and files by their names, without folders; --from makes the picture again, and other
 options change it. Models are those of the command, not of the picture; people's files are looked for in the current folder,
 beside the picture, or in --people. --no-metadata leaves all of that out.
+
+With --refine the faces are sampled again, each enlarged and with its person alone; --picture does so with a picture that
+is there.
 """
 
 from __future__ import annotations
@@ -23,10 +26,10 @@ from ..bases import base_named
 from ..saving import PICTURE, write_picture
 from ..types import Cast, DynamicIDError, SAAOptions
 from ..writing import check_file
-from . import models, people, world
+from . import models, people, refining, world
 from .encode import add_photo_arguments, photo_options
-from .remembered import located, note_models, note_people
-from .settings import SAMPLERS, Settings, read_png, write_png
+from .remembered import located, note_files, note_models
+from .settings import SAMPLERS, Settings, need_file, read_png, write_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,6 +45,7 @@ examples:
       --face ben.safetensors --box 0.5,0,1,1 --prompt "two people at a cafe" --size 1024x768 --seed 7 -o cafe.png
   {program} --face anna1.jpg anna2.jpg --mask left.png          two photos of one person, a painted region
   {program} --from cafe.png --seed 8                            the same with another seed, where its photos are
+  {program} --picture group.jpg anna.jpg ben.jpg --refine-which unlike --refine-tries 4 --refine-prompt "photo of a face"
   {program} --stand-in --explain                                without any model files: two drawn people
 
 Boxes are left,top,right,bottom as fractions of the picture, from 0,0 (upper left) to 1,1.
@@ -93,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, help="default: a new one each time, written into the picture"
     )
     add_option_arguments(parser)
+    refining.add_arguments(parser)
     add_photo_arguments(parser)
     models.add_arguments(parser, pipeline=True)
     parser.add_argument("--offload", action="store_true", help="keep on the device only what is at work; saves memory")
@@ -131,7 +136,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     base = read_png(options.origin) if options.origin else Settings(seed=random.SystemRandom().randrange(2**32))
     if options.origin is None and options.stand_in:
         base = dataclasses.replace(base, **world.defaults(len(people.people_of(options)) or len(world.SHOWN)))
-    names = ("prompt", "negative", "steps", "cfg", "seed", "sampler")
+    names = ("prompt", "negative", "steps", "cfg", "seed", "sampler", "picture")
     typed: dict[str, Any] = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.size:
         typed["width"], typed["height"] = options.size
@@ -140,15 +145,18 @@ def settings_of(options: argparse.Namespace) -> Settings:
         name: getattr(options, f"option_{name}") for name in fields if getattr(options, f"option_{name}") is not None
     }
     typed_people = people.people_of(options)
-    if options.origin and not typed_people:
-        base = located(base, options.origin, options.people_folder)
-        note_people(base, options.origin)
-        typed_people = base.people
+    if options.picture:
+        need_file(options.picture, "picture")
+    if options.origin:  # what is typed anew need not be found
+        kept = {"people": () if typed_people else base.people, "picture": None if options.picture else base.picture}
+        base = located(dataclasses.replace(base, **kept), options.origin, options.people_folder)
+        note_files(base, options.origin)
     return dataclasses.replace(
         base,
-        people=typed_people,
+        people=typed_people or base.people,
         options=dataclasses.replace(base.options, **acts),
         photos={**base.photos, **photo_options(options)},
+        refine=refining.settings_of(options, base.refine),
         **typed,
     )
 
@@ -156,13 +164,19 @@ def settings_of(options: argparse.Namespace) -> Settings:
 # --- the picture --------------------------------------------------------------------------------------------------
 
 
-def sample(pipe: Any, settings: Settings, progress: bool) -> Image:
-    """One picture (PIL) by the pipeline as it stands."""
+def use_sampler(pipe: Any, settings: Settings) -> None:
+    """Put the sampler that was asked for into the pipeline."""
     import diffusers
-    import torch
 
     kind, extra = SAMPLERS[settings.sampler]
     pipe.scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config, **extra)
+
+
+def sample(pipe: Any, settings: Settings, progress: bool) -> Image:
+    """One picture (PIL) by the pipeline as it stands."""
+    import torch
+
+    use_sampler(pipe, settings)
     pipe.set_progress_bar_config(disable=not progress, desc="sampling", file=sys.stderr)
     made = pipe(
         settings.prompt,
@@ -182,10 +196,16 @@ def drawing_path(output: Path, name: str) -> Path:
     return output.with_name(f"{output.stem}_{name}.png")
 
 
+def drawings_of(settings: Settings, options: argparse.Namespace) -> tuple[str, ...]:
+    """Those of ``DRAWINGS`` that are made: identity is seen going into new pictures alone."""
+    return () if not options.explain else DRAWINGS[:1] if settings.picture else DRAWINGS
+
+
 def explain(
-    output: Path, cast: Cast, recorder: GateRecorder, picture: Image, inputs: Sequence[str], marked: bool
+    output: Path, cast: Cast, recorder: GateRecorder | None, picture: Image, inputs: Sequence[str], marked: bool
 ) -> dict[str, Path]:
-    """Draw regions and gate maps beside the picture. ``inputs``, ``marked``: as in :func:`saving.write_picture`."""
+    """Draw regions beside the picture, and gate maps where some were recorded. ``inputs``, ``marked``: as in
+    :func:`saving.write_picture`."""
     import numpy as np
     from PIL import Image
 
@@ -193,10 +213,10 @@ def explain(
 
     width, height = picture.size
     names = [person.face.name for person in cast.people]
-    drawings = {
-        DRAWINGS[0]: draw_cast(cast, width, height),
-        DRAWINGS[1]: side_by_side(draw_gate_maps(recorder.maps(height, width)[0], names, np.asarray(picture))),
-    }
+    drawings = {DRAWINGS[0]: draw_cast(cast, width, height)}
+    if recorder is not None:
+        maps = draw_gate_maps(recorder.maps(height, width)[0], names, np.asarray(picture))
+        drawings[DRAWINGS[1]] = side_by_side(maps)
     paths = {name: drawing_path(output, name) for name in drawings}
     for name, path in paths.items():
         write_picture(path, Image.fromarray(drawings[name]), PICTURE, inputs, marked=marked)
@@ -205,9 +225,8 @@ def explain(
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     settings = settings_of(options)
-    inputs = [path for person in settings.people for path in person.paths]
-    inputs += [str(options.origin)] if options.origin else []
-    for path in [options.output, *(drawing_path(options.output, name) for name in DRAWINGS if options.explain)]:
+    inputs = [*settings.paths, *([str(options.origin)] if options.origin else [])]
+    for path in [options.output, *(drawing_path(options.output, name) for name in drawings_of(settings, options))]:
         check_file(path, PICTURE, inputs)
     with tempfile.TemporaryDirectory(prefix="dynamicid-") as folder:
         drawn = not settings.people and options.stand_in
@@ -217,12 +236,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             hint = " The picture was made with --stand-in." * bool(settings.models.get("stand_in"))
             raise DynamicIDError(f"Nobody is given. Name a photo of each person, or use --face.{hint}")
         written = _generate(settings, options, drawn, inputs)
-    settings = written.pop("settings")
+    settings, better = written.pop("settings"), written.pop("refined")
     text = "\n".join(f"saved {path}" for path in written.values()) + f"\nseed {settings.seed}"
-    return {
-        "text": text,
-        "json": {**{name: str(path) for name, path in written.items()}, "settings": dataclasses.asdict(settings)},
-    }
+    found: dict[str, Any] = {name: str(path) for name, path in written.items()}
+    found |= {"settings": dataclasses.asdict(settings)}
+    if better is not None:
+        text += f"\n{better.report()}"
+        found |= {"refined": [dataclasses.asdict(person) for person in better.people], "report": better.report()}
+    return {"text": text, "json": found}
 
 
 def _sized(settings: Settings, options: argparse.Namespace, did: DynamicID) -> Settings:
@@ -234,23 +255,36 @@ def _sized(settings: Settings, options: argparse.Namespace, did: DynamicID) -> S
 
 
 def _generate(settings: Settings, options: argparse.Namespace, drawn: bool, inputs: Sequence[str]) -> dict[str, Any]:
+    from PIL import Image
+
     from ..gate_maps import GateRecorder
 
     photos = any(not people.is_face_file(path) for person in settings.people for path in person.files)
     poses = any(person.pose_image for person in settings.people)
     edits = poses or any(person.expression for person in settings.people)
-    used = models.named(options, photos=photos, faces=photos or poses, expressions=edits)
+    found = photos or poses or settings.refine is not None
+    used = models.named(options, photos=photos, faces=found, expressions=edits)
     if options.origin:
         note_models(options.origin, settings.models, used)
-    did = models.load_dynamicid(options, photos=photos, faces=photos or poses, expressions=edits)
+    did = models.load_dynamicid(options, photos=photos, faces=found, expressions=edits)
     settings = dataclasses.replace(_sized(settings, options, did), models=used)
     cast = people.make_cast(did, settings)
-    recorder = GateRecorder() if options.explain else None
-    with did.apply(cast, settings.options, recorder=recorder, warn=lambda text: print(text, file=sys.stderr)):
-        picture = sample(did.pipe, settings, progress=not options.quiet)
+    recorder = GateRecorder() if options.explain and not settings.picture else None
+    if settings.picture:
+        use_sampler(did.pipe, settings)
+        picture = refining.given_picture(settings, options.stand_in)
+    else:
+        with did.apply(cast, settings.options, recorder=recorder, warn=lambda text: print(text, file=sys.stderr)):
+            picture = sample(did.pipe, settings, progress=not options.quiet)
+    better = None
+    if settings.refine is not None:
+        better = refining.refined(did, picture, cast, settings, progress=not options.quiet)
+        picture = Image.fromarray(better.image)
     picture = world.enlarged(picture) if options.stand_in else picture
     # Drawn portraits are gone when the command ends: the settings then say that there were none.
     kept = dataclasses.replace(settings, people=()) if drawn else settings
     told = not options.no_metadata
-    written = {"picture": write_png(options.output, picture, kept if told else None, inputs), "settings": kept}
-    return {**written, **(explain(options.output, cast, recorder, picture, inputs, told) if recorder else {})}
+    written = {"picture": write_png(options.output, picture, kept if told else None, inputs)}
+    if options.explain:
+        written |= explain(options.output, cast, recorder, picture, inputs, told)
+    return {**written, "settings": kept, "refined": better}

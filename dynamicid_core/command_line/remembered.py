@@ -1,12 +1,11 @@
 """What a picture remembers, taken up again. It may be anybody's picture, so it decides numbers and words alone.
 
 Which models are loaded, what is switched on and which folders are looked into, whoever types the command says: people's
-files are looked for by their bare names, and are named before they are read.
+files, and the picture that was refined, are looked for by their bare names, and are named before they are read.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from .settings import Settings, bare
 
 
 def located(settings: Settings, picture: Path, folder: Path | None = None) -> Settings:
-    """The settings of a picture with its people's files found: in ``folder`` and the folders there, or else in the
+    """The settings of a picture with its :attr:`Settings.paths` found: in ``folder`` and the folders there, or else in the
     current folder or beside the picture.
 
     Raises DynamicIDError where one is not there, and where several have its name: nothing tells which it was.
@@ -36,11 +35,10 @@ def located(settings: Settings, picture: Path, folder: Path | None = None) -> Se
         if len(files) == 1:
             return files[0]
         what = f"there are several of that name ({', '.join(files)})" if files else f"which is {looked}"
-        raise DynamicIDError(
-            f"{picture} was made with {one_line(name)}, {what}. Name the folder of its photos with --people."
-        )
+        cure = "Name it with --picture, or its folder" if path == settings.picture else "Name the folder of its photos"
+        raise DynamicIDError(f"{picture} was made with {one_line(name)}, {what}. {cure} with --people.")
 
-    return dataclasses.replace(settings, people=tuple(person.with_files(found) for person in settings.people))
+    return settings.with_files(found)
 
 
 def _files(name: str, places: Sequence[Path]) -> list[str]:
@@ -52,10 +50,12 @@ def _files(name: str, places: Sequence[Path]) -> list[str]:
     return list(found.values())
 
 
-def note_people(settings: Settings, picture: Path) -> None:
-    """Say which files are taken for a picture's people."""
+def note_files(settings: Settings, picture: Path) -> None:
+    """Say which files are taken for those of a picture."""
     if paths := dict.fromkeys(path for person in settings.people for path in person.paths):
         print(f"The people of {picture}: {', '.join(map(one_line, paths))}.", file=sys.stderr)
+    if settings.picture:
+        print(f"The picture that is refined: {one_line(settings.picture)}.", file=sys.stderr)
 
 
 def note_models(picture: Path, then: Mapping[str, Any], used: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from ..faces import ON_NO_FACE, ORDERS
 from ..motion import MAX_STRENGTH
 from ..pictures import check_crop_factor, opened
 from ..plain import build, one_line, parse_json
+from ..refining import RefineOptions
 from ..saving import PICTURE, SETTINGS_KEY, write_picture
 from ..types import DynamicIDError, SAAOptions, check_range
 from ..writing import AnyPath
@@ -80,6 +81,19 @@ class PersonSettings:
 
 
 @dataclass(frozen=True)
+class RefineSettings:
+    """A second pass over the faces; its seed is the picture's."""
+
+    prompt: str = ""  # of one face; "": the picture's
+    steps: int = 20  # that are taken for each face
+    options: RefineOptions = field(default_factory=RefineOptions)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= 1000:
+            raise DynamicIDError(f"--refine-steps {self.steps} must lie between 1 and 1000.")
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of a picture. The defaults are the published ones (docs/method.md, section 3)."""
 
@@ -94,6 +108,8 @@ class Settings:
     sampler: str = "ddim"
     photos: dict[str, Any] = field(default_factory=dict)  # order, index, crop_factor, on_no_face where not the defaults
     options: SAAOptions = field(default_factory=SAAOptions)
+    picture: str | None = None  # that is refined in place of a new one
+    refine: RefineSettings | None = None  # None: no second pass
     models: dict[str, Any] = field(default_factory=dict)  # option of the command line -> the model file that is used
 
     def __post_init__(self) -> None:
@@ -108,16 +124,28 @@ class Settings:
             raise DynamicIDError(f"--cfg {self.cfg:g} must lie between 1 (no guidance) and 100.")
         if self.sampler not in SAMPLERS:
             raise DynamicIDError(f"--sampler {self.sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}.")
+        if self.picture == "":
+            raise DynamicIDError("The picture that is refined has no name; name a file, or leave it out.")
+        if self.picture and self.refine is None:
+            raise DynamicIDError("A picture that is given is there to be refined; leave out --no-refine.")
         _check_photos(self.photos)
         _check_models(self.models)
 
     def shared(self) -> Settings:
         """As a picture carries them: files by their names alone."""
-        names = _names(path for person in self.people for path in person.paths)
-        people = tuple(person.with_files(names.__getitem__) for person in self.people)
         models = {option: self.models[option] for option in MODELS if option in self.models}
         models = {option: bare(file) if isinstance(file, str) else file for option, file in models.items()}
-        return dataclasses.replace(self, people=people, models=models)
+        return dataclasses.replace(self.with_files(_names(self.paths).__getitem__), models=models)
+
+    def with_files(self, change: Callable[[str], str]) -> Settings:
+        """The same with other paths of :attr:`paths`."""
+        people = tuple(person.with_files(change) for person in self.people)
+        return dataclasses.replace(self, people=people, picture=self.picture and change(self.picture))
+
+    @property
+    def paths(self) -> list[str]:
+        """Every file that is read for the picture, but for model files."""
+        return [*([self.picture] if self.picture else []), *(path for person in self.people for path in person.paths)]
 
     def to_json(self) -> str:
         """As text, :meth:`shared`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..prompts import preset_prompt
 from ..saving import write_picture
-from .settings import PersonSettings
+from .settings import PersonSettings, RefineSettings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,6 +48,13 @@ def defaults(people: int) -> dict[str, Any]:
     }
 
 
+def refine_defaults() -> RefineSettings:
+    """A second pass as the world's networks make it best."""
+    from ..drawn.world import ONE, REFINE_STEPS, REFINING
+
+    return RefineSettings(ONE, REFINE_STEPS, REFINING)
+
+
 def shown_people(folder: Path) -> tuple[PersonSettings, ...]:
     """The first people that nothing was trained on, as portraits in ``folder``, with the expressions of :data:`SHOWN`."""
     from PIL import Image
@@ -71,3 +78,12 @@ def enlarged(picture: Image) -> Image:
     factor = max(LARGE // picture.height, 1)
     size = (picture.width * factor, picture.height * factor)
     return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def reduced(picture: Image) -> Image:
+    """A picture that was enlarged, as small as the world's networks know it."""
+    from PIL import Image
+
+    if picture.height <= HEIGHT:
+        return picture
+    return picture.resize((round(picture.width * HEIGHT / picture.height), HEIGHT), Image.Resampling.LANCZOS)

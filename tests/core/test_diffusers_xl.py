@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,7 +19,9 @@ from dynamicid_core.checkpoints import load_motion, load_saa, write_motion, writ
 from dynamicid_core.command_line import generate, main, parser
 from dynamicid_core.command_line.settings import Settings
 from dynamicid_core.face_files import save_face
+from dynamicid_core.faces import DetectedFace
 from dynamicid_core.origins import Origin
+from dynamicid_core.refining import RefineOptions
 from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region
 
 pytest.importorskip("diffusers")
@@ -99,6 +102,25 @@ def picture(did) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
     made = did.pipe("two people", num_inference_steps=2, height=64, width=96, generator=generator, output_type="latent")
     return made.images
+
+
+def test_faces_of_a_finished_picture_are_refined(did, monkeypatch) -> None:
+    class Detector:
+        recogniser = "buffalo_l"
+
+        def detect(self, image: np.ndarray) -> list[DetectedFace]:
+            side = image.shape[0]
+            box = (side / 4, side / 4, side * 3 / 4, side * 3 / 4)
+            return [DetectedFace(box, 0.9, np.zeros((5, 2)), np.eye(1, 512, dtype=np.float32)[0])]
+
+    monkeypatch.setattr(did.photos, "detector", Detector())
+    face = dataclasses.replace(a_face(0, did.saa.encoder_hash), identity=torch.eye(1, 512)[0])
+    image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    plain = picture(did)
+    how = RefineOptions(size=64, crop_factor=1.5, padding=0.1)
+    made = did.refine(image, [face], "a person", how, steps=1).image
+    assert (made[20:44, 20:44] != image[20:44, 20:44]).mean() > 0.9 and np.array_equal(made[:, 60:], image[:, 60:])
+    assert torch.equal(picture(did), plain)
 
 
 def test_a_cast_acts_and_leaves_the_pipeline_as_it_was(did) -> None:

@@ -6,6 +6,7 @@ that of the first seeds; each bound leaves room for a picture that goes wrong, a
 
 from __future__ import annotations
 
+import dataclasses
 from functools import lru_cache
 
 import numpy as np
@@ -21,8 +22,9 @@ from dynamicid_core.drawn.face_packs import DRAWN_JUDGE, fill_packs
 from dynamicid_core.drawn.make import portrait, posed
 from dynamicid_core.drawn.people import HELD_OUT
 from dynamicid_core.drawn.pipeline import drawn_dynamicid
-from dynamicid_core.drawn.world import ACTING, CROP_FACTOR, GUIDANCE, STEPS
+from dynamicid_core.drawn.world import ACTING, CROP_FACTOR, GUIDANCE, ONE, REFINE_STEPS, REFINING, STEPS
 from dynamicid_core.prompts import preset_prompt
+from dynamicid_core.refining import RefinedPicture
 from dynamicid_core.types import Cast, Person, Region, SAAOptions
 
 WIDTHS = {1: 128, 2: 192, 3: 256}
@@ -147,3 +149,39 @@ def test_without_strength_the_plain_model_draws(did, face) -> None:
     acting = picture(did, side_by_side([face(0), face(1)]), 0)
     assert np.abs(plain.astype(int) - silent).max() <= 1
     assert np.abs(plain.astype(int) - acting).mean() > 5
+
+
+def refined(did, image: np.ndarray, people: list[Person], **how) -> RefinedPicture:
+    return did.refine(
+        image, Cast(tuple(people)), ONE, dataclasses.replace(REFINING, **how), steps=REFINE_STEPS, guidance_scale=GUIDANCE,
+        options=ACTING,
+    )  # fmt: skip
+
+
+def test_refining_changes_faces_alone_and_makes_people_more_alike(did, judge, face) -> None:
+    """Of two seeds the better, which the judge agrees with."""
+    people = side_by_side([face(0), face(1)])
+    image = picture(did, people, 1)
+    made = refined(did, image, people, tries=2)
+    assert len(made.outcomes) == 2
+    kept = np.ones(image.shape[:2], bool)
+    for job in (outcome.job for outcome in made.outcomes):
+        crop, (x0, y0, x1, y1) = job.crop, (int(v) for v in job.box)
+        kept[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width] &= job.mask.numpy() == 0
+        assert (made.image[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2] != image[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2]).mean() > 0.5
+    assert kept.mean() > 0.15 and np.array_equal(made.image[kept], image[kept])
+    for line, name in zip(made.report().splitlines(), ("1 person 0", "2 person 1"), strict=False):
+        assert line.startswith(f"{name}: ") and " before, " in line and " after, sampled again (seed " in line
+    assert apart(judge, made.image, (0, 1)) > apart(judge, image, (0, 1))
+
+
+def test_somebody_missing_is_drawn_in_place(did, face) -> None:
+    """One person on the left of a wall; the other is asked for on the right."""
+    people = side_by_side([face(0), face(1)])
+    alone = picture(did, [Person(face(0))], 0)
+    wall = np.full((128, 192, 3), alone[4, 4], np.uint8)
+    wall[:, :96] = alone[:, 20:116]
+    made = refined(did, wall, people, which="unlike", below=-1.0, mend=True, tries=4)
+    assert made.plan.before.missing == (1,) and made.after.missing == ()
+    assert made.report().splitlines()[1].startswith("2 person 1: missing before, 0.")
+    assert np.array_equal(made.image[:, :60], wall[:, :60]), "who is there stays"

@@ -1,8 +1,8 @@
 """What shared workflows depend on stays: node ids, inputs with their types, defaults and ranges, and outputs.
 
-``tests/data/object_info.json`` holds what the host's ``/object_info`` says about it. Texts and lists of files are left
-out, since they may change. With the environment variable DYNAMICID_WRITE_CONTRACT set, a run of these tests adds new
-nodes and inputs to the file, and the schemas' texts to ``locales/en``; what the file holds already is never changed.
+``tests/data/object_info.json`` holds what the host's ``/object_info`` says about it. Texts, lists of files and the host's own
+lists are left out, since they may change. With the environment variable DYNAMICID_WRITE_CONTRACT set, a run of these tests
+adds new nodes and inputs to the file, and the schemas' texts to ``locales/en``; what the file holds already is never changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ ENGLISH = REPOSITORY / "locales/en/nodeDefs.json"
 WRITE = bool(os.environ.get("DYNAMICID_WRITE_CONTRACT"))
 HOW = "If it is new, run this test once with DYNAMICID_WRITE_CONTRACT=1 and commit the file."
 FROZEN_OPTIONS = ("default", "min", "max", "step", "forceInput")
-FILES = {"saa_file", "imr_file", "face_file"}  # combos of what lies in folders
+# Combos of what lies in folders, and of what the host has.
+OTHERS = {"saa_file", "imr_file", "face_file", "sampler_name", "scheduler"}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def inputs_of(info: dict) -> dict[str, tuple[str, Any, dict]]:
 def frozen_input(name: str, part: str, kind: str, options: dict) -> dict:
     frozen: dict[str, Any] = {"type": kind, "part": part}
     frozen |= {key: options[key] for key in FROZEN_OPTIONS if key in options}
-    if "options" in options and name not in FILES:
+    if "options" in options and name not in OTHERS:
         frozen["options"] = options["options"]
     if "template" in options:  # a growing list
         template = options["template"]

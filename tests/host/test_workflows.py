@@ -22,7 +22,7 @@ from standins.portraits import draw_portrait
 
 WORKFLOWS = REPOSITORY / "workflows"
 # The one with other weights is last, so that the host's cache keeps encoded faces for the others.
-NAMES = ["single_person", "two_people", "blend", "three_people_masks", "edited_expression"]
+NAMES = ["single_person", "two_people", "refined_faces", "blend", "three_people_masks", "edited_expression"]
 NOTE = "MarkdownNote"
 SIZE, STEPS = (136, 128), 2  # width, height
 
@@ -56,6 +56,8 @@ def prepared(name: str, photos: list[str]) -> dict:
             inputs["width"], inputs["height"] = SIZE
         if title == "Sampler":
             inputs["steps"] = STEPS
+        if title == "Refine Faces":
+            inputs |= {"steps": 1, "size": 64}
     return graph
 
 

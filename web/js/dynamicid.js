@@ -17,7 +17,8 @@ const SET_UP = {
   DynamicIDEditMotion: [setUpPresets],
   DynamicIDBlendFaces: [setUpPeople],
   DynamicIDPlaceFaces: [setUpPeople, setUpBoxes],
-  DynamicIDScoreFaces: [setUpReport]
+  DynamicIDScoreFaces: [setUpReport],
+  DynamicIDRefineFaces: [setUpReport]
 }
 
 app.registerExtension({

@@ -1,4 +1,4 @@
-// Score Faces: its report, in the node.
+// Score Faces and Refine Faces: their report, in the node.
 
 import { app } from "../../../scripts/app.js"
 import { after } from "./people.js"

@@ -9,9 +9,12 @@ How faces get into a run (facts: ComfyUI 0.33, ``comfy/samplers.py``, ``comfy/ld
   each cross attention, around whatever other packs put there before (``run``). It does so in copies of the options of this
   very call, so reruns, clones and bypass cannot leak.
 - What other packs and the compiler need besides stands in ``neighbours``.
+
+``refining`` samples crops of a finished picture, each with one person.
 """
 
 from .model import apply_faces, gate_maps
 from .networks import ClipVision, LoadedDynamicID, load
+from .refining import Redrawer, Sampling
 
-__all__ = ["ClipVision", "LoadedDynamicID", "apply_faces", "gate_maps", "load"]
+__all__ = ["ClipVision", "LoadedDynamicID", "Redrawer", "Sampling", "apply_faces", "gate_maps", "load"]

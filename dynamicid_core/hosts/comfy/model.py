@@ -49,6 +49,18 @@ def _same_weights(a: SAAModule, b: SAAModule) -> bool:
     return a is b or (len(a) == len(b) and all(x is y or torch.equal(x, y) for x, y in pairs))
 
 
+def with_lora(model: Any, loaded: LoadedDynamicID, strength: float) -> Any:
+    """A clone of a MODEL with the LoRA alone, for several :func:`apply_faces` of that strength, which then merge nothing.
+
+    Raises DynamicIDError for a model that does not fit.
+    """
+    saa = loaded.saa.saa
+    layout = fitting_layout(model.model.diffusion_model, saa, model_name(model), loaded.saa.origin)
+    model = model.clone()
+    add_lora(model, saa, layout, strength)
+    return model
+
+
 def apply_faces(
     model: Any, loaded: LoadedDynamicID, cast: Cast, options: SAAOptions, recorder: GateRecorder | None = None
 ) -> Any:

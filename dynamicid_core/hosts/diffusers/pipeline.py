@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,10 +27,13 @@ from ...gate_maps import GateRecorder
 from ...motion import MotionNetworks, edit_face
 from ...origins import choose_text_encoder
 from ...pictures import to_rgb
-from ...types import Cast, Face, Person, SAAOptions, hinting
+from ...refining import RefinedPicture, RefineOptions, plan, refine
+from ...refining.crops import as_picture
+from ...types import Cast, Face, Missing, Person, SAAOptions, hinting
 from .clip_vision import load_clip_vision
 from .lora import FusedLoRA
 from .photos import HINTS, FloatNetwork, PhotoEncoder
+from .refining import Redrawer, Sampling
 from .texts import pooled_features, text_encoders
 from .unet import Attachment, attach, unwrapped
 
@@ -63,6 +67,7 @@ class DynamicID:
         self.photos = PhotoEncoder(saa, clip_vision, detector, lambda: self.pipe._execution_device)
         self._attachment: Attachment | None = None
         self._fused: FusedLoRA | None = None
+        self._again: Callable[[], object] | None = None  # applies what is applied now
         fitting_layout(unwrapped(pipe.unet), saa.saa, origin=saa.origin)
         if message := motion_warning(saa, motion):
             warnings.warn(message, stacklevel=2)
@@ -164,7 +169,7 @@ class DynamicID:
         encoder made (default: a Python warning).
         Raises DynamicIDError for an empty cast, faces that do not fit the weights, and UNets that cannot take it.
         """
-        cast = cast if isinstance(cast, Cast) else Cast(tuple(Person(face) for face in cast))
+        cast = _as_cast(cast)
         faces = [person.face for person in cast.people]
         check_faces(faces, self.saa.origin)
         for message in encoder_warnings(faces, self.saa):
@@ -185,7 +190,44 @@ class DynamicID:
         except BaseException:
             self.remove()
             raise
+        how: dict[str, Any] = {"lora": lora, "guided": guided, "recorder": recorder, "warn": lambda text: None}
+        self._again = functools.partial(self.apply, cast, options, **how)
         return self
+
+    @hinting(HINTS)
+    def refine(
+        self,
+        image: Any,
+        cast: Cast | Sequence[Face],
+        prompt: str,
+        how: RefineOptions = RefineOptions(),
+        *,
+        negative_prompt: str = "",
+        steps: int = 20,
+        guidance_scale: float = 5.0,
+        options: SAAOptions = SAAOptions(),
+        lora: str = "fused",
+        frame: int = 0,
+        watch: Callable[[str], object] = lambda text: None,
+    ) -> RefinedPicture:
+        """A finished picture (path, PIL image, array) whose faces are sampled again, each enlarged, with its person alone.
+
+        ``prompt``: of one face, for all of them; ``steps``: those that are taken for each; ``options``: how faces act, ``lora``
+        as in :meth:`apply`; ``frame``: the picture's number in a batch, for masks that have several; ``watch`` is told who
+        comes next. What is applied to the pipeline is so again afterwards.
+        Raises DynamicIDError for an empty cast, people whose identity is not known, no detector or one of another recogniser.
+        """
+        if self.photos.detector is None:
+            raise Missing("face detector", "Refining faces needs a face detector.")
+        cast, again = _as_cast(cast), self._again
+        planned = plan(as_picture(to_rgb(image)), cast, self.photos.detector, how, frame)
+        redraw = Redrawer(self, Sampling(prompt, negative_prompt, steps, guidance_scale), options, lora)
+        try:
+            return refine(planned, redraw, watch)
+        finally:
+            self.remove()
+            if again is not None:
+                again()
 
     def _detach(self) -> None:
         if self._attachment is not None:
@@ -207,9 +249,14 @@ class DynamicID:
         """Leave the pipeline as it was: its attention processors, its weights to the bit. Without effect if nothing is applied."""
         self._detach()
         self._fuse(None)
+        self._again = None
 
     def __enter__(self) -> DynamicID:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.remove()
+
+
+def _as_cast(cast: Cast | Sequence[Face]) -> Cast:
+    return cast if isinstance(cast, Cast) else Cast(tuple(Person(face) for face in cast))
