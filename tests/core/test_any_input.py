@@ -283,8 +283,11 @@ PEOPLE = (
 )
 REMEMBERED = json.loads(
     Settings(
-        people=PEOPLE, photos={"order": "left-right", "index": 1}, models={"model": "x", "stand_in": True},
-        picture="group.png", refine=RefineSettings("a face"),
+        people=PEOPLE,
+        photos={"order": "left-right", "index": 1},
+        models={"model": "x", "stand_in": True},
+        picture="group.png",
+        refine=RefineSettings("a face"),
     ).to_json()
 )
 

@@ -445,7 +445,9 @@ def test_settings_survive_the_png(tmp_path):
     away = dataclasses.replace(settings, picture="/somewhere/group.jpg")
     assert Settings.from_json(away.to_json()) == settings and "somewhere" not in away.to_json()
     two = dataclasses.replace(settings, picture="/somewhere/a.png").shared()
-    assert (two.picture, two.people[0].files[0]) == ("a.png (1 of 2)", "a.png (2 of 2)"), "neither is taken for the other"
+    assert (two.picture, two.people[0].files[0]) == ("a.png (1 of 2)", "a.png (2 of 2)"), (
+        "neither is taken for the other"
+    )
     for old, new in (('"tries": 3', '"tries": 0'), ('"steps": 7', '"steps": "7"'), ('"mend": true', '"mend": 1')):
         assert old in settings.to_json()
         with pytest.raises(DynamicIDError, match="cannot be read"):
