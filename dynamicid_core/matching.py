@@ -82,9 +82,8 @@ def match_people(cast: Cast, faces: Sequence[DetectedFace], size: tuple[int, int
 
 def places(cast: Cast, frame: int = 0) -> Tensor:
     """How much each person may be at each cell of a grid of :data:`CELLS` x :data:`CELLS`: [P, N] in 0..1"""
-    weights = region_weights(cast, CELLS, CELLS)
-    number = frame % len(weights.visible)
-    return weights.visible[number] * (weights.inside[number] > 0)  # where nobody's place is, all are "visible"
+    weights = region_weights(cast, CELLS, CELLS, pictures=(frame,))
+    return weights.visible[0] * (weights.inside[0] > 0)  # where nobody's place is, all are "visible"
 
 
 def place_shares(cast: Cast, faces: Sequence[DetectedFace], size: tuple[int, int], frame: int = 0) -> np.ndarray:

@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from dynamicid_core.checkpoints import load_motion, load_saa
-from dynamicid_core.command_line.settings import PersonSettings, Settings, read_png, write_png
+from dynamicid_core.command_line.settings import PersonSettings, RefineSettings, Settings, read_png, write_png
 from dynamicid_core.evaluation.cases import parse_box, read_cases
 from dynamicid_core.evaluation.results import Run, read_run
 from dynamicid_core.face_files import load_face, save_face
@@ -283,7 +283,11 @@ PEOPLE = (
 )
 REMEMBERED = json.loads(
     Settings(
-        people=PEOPLE, photos={"order": "left-right", "index": 1}, models={"model": "x", "stand_in": True}
+        people=PEOPLE,
+        photos={"order": "left-right", "index": 1},
+        models={"model": "x", "stand_in": True},
+        picture="group.png",
+        refine=RefineSettings("a face"),
     ).to_json()
 )
 

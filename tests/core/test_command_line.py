@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -25,9 +26,10 @@ from dynamicid_core import files, saving
 from dynamicid_core.checkpoints import load_saa
 from dynamicid_core.command_line import main, models, parser
 from dynamicid_core.command_line.generate import settings_of
-from dynamicid_core.command_line.settings import PersonSettings, Settings, read_png, write_png
+from dynamicid_core.command_line.settings import PersonSettings, RefineSettings, Settings, read_png, write_png
 from dynamicid_core.face_files import load_face, save_face
 from dynamicid_core.files import read_tensors
+from dynamicid_core.refining import RefineOptions
 from dynamicid_core.types import DynamicIDError, Face, SAAOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,6 +220,9 @@ def test_no_picture_but_our_own_is_replaced(folder, capsys, monkeypatch):
         (["anna.png", "-o", "ben.jpg"], "ben.jpg is there already and is not a picture that DynamicID made"),
         (["--from", "cafe.png", "-o", "cafe.png"], "cafe.png is one of the files that are read for this"),
         (["anna.png", "--explain", "-o", "cafe.png"], "cafe_regions.png is there already"),
+        (["anna.png", "--picture", "ben.jpg", "-o", "ben.jpg"], "ben.jpg is one of the files that are read for this"),
+        (["anna.png", "--picture", "none.png"], "There is no picture none.png"),
+        (["anna.png", "--picture", "ben.jpg", "--no-refine"], "leave out --no-refine"),
         (["anna.png", "-o", "/dev/null"], "a device"),
         (["anna.png", "-o", "anna.png/x.png"], "could not be written: Not a directory"),
     ):
@@ -432,9 +437,21 @@ def test_settings_survive_the_png(tmp_path):
         photos={"order": "left-right"},
         models={"saa": "saa.safetensors", "stand_in": True},
         seed=2**40,
+        picture="group.jpg",
+        refine=RefineSettings("a face", 7, RefineOptions(which="unlike", tries=3, mend=True)),
     )
     path = write_png(tmp_path / "x" / "a.png", Image.new("RGB", (8, 8)), settings)
     assert read_png(path) == settings
+    away = dataclasses.replace(settings, picture="/somewhere/group.jpg")
+    assert Settings.from_json(away.to_json()) == settings and "somewhere" not in away.to_json()
+    two = dataclasses.replace(settings, picture="/somewhere/a.png").shared()
+    assert (two.picture, two.people[0].files[0]) == ("a.png (1 of 2)", "a.png (2 of 2)"), (
+        "neither is taken for the other"
+    )
+    for old, new in (('"tries": 3', '"tries": 0'), ('"steps": 7', '"steps": "7"'), ('"mend": true', '"mend": 1')):
+        assert old in settings.to_json()
+        with pytest.raises(DynamicIDError, match="cannot be read"):
+            Settings.from_json(settings.to_json().replace(old, new))
     older = (
         settings.to_json()
         .replace('"a.png"', '"/somewhere/a.png"')
