@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from asked import GALLERY, SEEDS, Question, Series
 from PIL import Image
@@ -17,7 +19,8 @@ from torch import Tensor
 
 from dynamicid_core.drawn.make import portrait, posed
 from dynamicid_core.drawn.people import HELD_OUT
-from dynamicid_core.drawn.world import ACTING, CROP_FACTOR, GUIDANCE, STEPS
+from dynamicid_core.drawn.scene import COUNTS
+from dynamicid_core.drawn.world import ACTING, CROP_FACTOR, GUIDANCE, REFINE_STEPS, REFINING, STEPS
 from dynamicid_core.hosts.diffusers import DynamicID
 from dynamicid_core.types import Cast, Face, Person, Region
 
@@ -76,7 +79,16 @@ class Studio:
                 stack.enter_context(self.did.apply(self.cast(question, series.motion), ACTING))
             if not series.gated:
                 stack.enter_context(mock.patch("dynamicid_core.attention.gate", _ungated))
-            return self.plain(question, seeds)
+            made = self.plain(question, seeds)
+        return [self._refined(question, series, picture) for picture in made] if series.refined else made
+
+    def _refined(self, question: Question, series: Series, picture: Image.Image) -> Image.Image:
+        caption = question.caption.replace(COUNTS[len(question.people)], COUNTS[1])
+        made = self.did.refine(
+            np.asarray(picture), self.cast(question, series.motion), caption, dataclasses.replace(REFINING, tries=3, mend=True),
+            steps=REFINE_STEPS, guidance_scale=GUIDANCE, options=ACTING,
+        )  # fmt: skip
+        return Image.fromarray(made.image)
 
     def plain(self, question: Question, seeds: Sequence[int] = SEEDS) -> list[Image.Image]:
         """With whomever the pipeline has now."""

@@ -24,7 +24,7 @@ from standins.portraits import draw_portrait
 
 from dynamicid_core import files, saving
 from dynamicid_core.checkpoints import load_saa
-from dynamicid_core.command_line import main, models, parser
+from dynamicid_core.command_line import main, models, parser, world
 from dynamicid_core.command_line.generate import settings_of
 from dynamicid_core.command_line.settings import PersonSettings, RefineSettings, Settings, read_png, write_png
 from dynamicid_core.face_files import load_face, save_face
@@ -391,6 +391,51 @@ def test_drawn_people_are_shown_only_where_asked(folder, capsys):
     assert Image.open("dynamicid.png").size == (512, 512), "64 px, enlarged"
 
 
+def test_a_given_picture_is_refined_and_refined_again_from_its_settings(folder, capsys):
+    draw_portrait(0, 128).save("finished.png")
+    words = ["--face", "anna.png", "--name", "Anna", "--picture", "finished.png", "--stand-in", "--quiet", "--seed", 4]
+    quick = ["--refine-steps", 1, "--refine-size", 64, "--refine-denoise", 0.3, "--refine-padding", 0.2]
+    code, out, _ = run(capsys, "generate", *words, *quick, "-o", "one.png", "--json")
+    assert code == 0
+    made = json.loads(out)
+    assert made["settings"]["picture"] == "finished.png" and set(made["settings"]["checksums"]) == {
+        "anna.png",
+        "finished.png",
+    }
+    assert made["settings"]["refine"]["options"]["denoise"] == 0.3
+    (anna,) = made["refined"]
+    assert anna["name"] == "1 Anna" and anna["before"] > 0.9 and anna["tries"] == 1
+    assert made["report"].startswith(f"1 Anna: {anna['before']:.2f} before, ")
+    before, after = (np.asarray(Image.open(name).resize((128, 128))) for name in ("finished.png", "one.png"))
+    assert (np.abs(before[:, :8].astype(int) - after[:, :8]) < 40).all(), "enlarged, but as it was"
+    assert run(capsys, "generate", "--from", "one.png", "-o", "two.png", "--quiet")[0] == 0
+    assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
+    assert "finished.png, which is not there; give it anew with --picture" in _without(capsys, "finished.png")
+
+
+def _without(capsys, name: str) -> str:
+    Path(name).unlink()
+    return failure(capsys, "generate", "--from", "one.png", "--quiet")
+
+
+def test_a_new_picture_gets_a_second_pass_where_asked_for(folder, capsys):
+    code, out, _ = run(capsys, "generate", "anna.png", "--stand-in", *SMALL, "--refine", "--seed", 1)
+    assert code == 0 and "1 anna: " in out
+    kept = read_png(Path("dynamicid.png"))
+    assert kept.refine == world.refine_defaults() and kept.refine.options.size == 128
+    assert (
+        run(capsys, "generate", "--from", "dynamicid.png", "--no-refine", "--quiet", "-o", "plain.png")[1].count("\n")
+        == 2
+    )
+    assert read_png(Path("plain.png")).refine is None
+    typed = parser().parse_args(
+        ["generate", "anna.png", "--mend", "--refine-which", "unlike", "--refine-prompt", "a face"]
+    )
+    asked = settings_of(typed).refine
+    assert asked.options == RefineOptions(mend=True, which="unlike") and (asked.prompt, asked.steps) == ("a face", 20)
+    assert settings_of(parser().parse_args(["generate", "anna.png"])).refine is None
+
+
 def test_generate_mistakes(folder, capsys, stand_ins):
     def mistake(*words) -> str:
         return failure(capsys, "generate", "--stand-in", *words)
@@ -410,6 +455,9 @@ def test_generate_mistakes(folder, capsys, stand_ins):
     )
     assert "no DynamicID settings" in mistake("--from", "anna.png")
     assert "--from: There is no picture gone.png" in mistake("--from", "gone.png")
+    assert "--picture: there is no file gone.png" in mistake("anna.png", "--picture", "gone.png")
+    assert "tries is 0; it must lie between 1 and 100" in mistake("anna.png", "--refine-tries", "0")
+    assert "--refine-steps 0" in mistake("anna.png", "--refine-steps", "0")
     Image.new("L", (8, 8)).save("black.png")
     assert "mask is empty" in mistake("--face", "anna.png", "--mask", "black.png", *SMALL)
     other = ["--saa", stand_ins["imr"], "--clip-vision", stand_ins["clip_vision"], "--model", stand_ins["model"]]
