@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from typing import get_args
 
 import pytest
@@ -212,15 +211,15 @@ def test_whatever_may_be_missing_has_a_hint_in_every_front_end(pack):
 
 
 @pytest.mark.parametrize("switch, known, made", [("1", [], True), ("0", [], False), ("1", ["saa.safetensors"], False)])
-def test_an_empty_models_folder_is_filled_once_unless_switched_off(monkeypatch, tmp_path, switch, known, made):
+def test_an_empty_models_folder_is_filled_once_unless_switched_off(pack, monkeypatch, tmp_path, switch, known, made):
     from types import ModuleType
 
     filled, host = [], ModuleType("folder_paths")
     host.models_dir = str(tmp_path)
     host.get_filename_list = lambda folder: known
     monkeypatch.setenv("DYNAMICID_WORLD", switch)
-    with nodes_pack() as load:
-        monkeypatch.setitem(sys.modules, "folder_paths", host)
-        monkeypatch.setattr(load("dynamicid_core.drawn.world"), "fill", filled.append)
-        load("nodes.world").fill_empty_models()
+    for module in ("nodes.folders", "nodes.world"):
+        monkeypatch.setattr(pack(module), "folder_paths", host)
+    monkeypatch.setattr(pack("dynamicid_core.drawn.world"), "fill", filled.append)
+    pack("nodes.world").fill_empty_models()
     assert filled == [tmp_path] * made

@@ -234,6 +234,17 @@ BAD = {
         "cast",
         "Box 2 .* has no area on a canvas of 100 x 100",
     ),
+    "boxes as text": ({"cast": {"bboxes": "0,0,10,10"}}, "cast", "bboxes holds '0,0,10,10' where a box belongs"),
+    "boxes as lists": (
+        {"cast": {"bboxes": {"__value__": [[0, 0, 10, 10], None]}}},
+        "cast",
+        "bboxes holds 0 where a box belongs",
+    ),
+    "a box of words": (
+        {"cast": {"bboxes": {"x": "left", "y": 0, "width": 9, "height": 9}}},
+        "cast",
+        "Box 1 has 'left' as its x; give a number of pixels",
+    ),
     "an empty mask": (
         {"cast": ("DynamicIDPlaceFace", {"face": ["face", 0], "mask": ["mask", 0], "weight": 1.0})},
         "cast",
@@ -292,6 +303,37 @@ def test_a_mistake_gets_a_sentence_at_its_node(ready: Host, bad_files, encoded, 
         ready.run_graph(graph(nodes), capture=[(node, 0)])
     assert list(caught.value.node_errors) == [node]
     assert "Traceback" not in str(caught.value)
+
+
+def test_no_message_names_the_folders_of_the_installation(ready: Host) -> None:
+    for nodes, said in (
+        (
+            {"node": ("DynamicIDFaceAnalysis", {"model_pack": "nowhere", "provider": "CPU"})},
+            "models/insightface/models",
+        ),
+        ({"node": ("DynamicIDLoader", {"saa_file": "lora.safetensors", "imr_file": "none"})}, "models/dynamicid/lora"),
+    ):
+        save_file({"lora_unet_a.lora_down.weight": torch.ones(1, 1)}, ready.base / "models/dynamicid/lora.safetensors")
+        with pytest.raises(HostError) as caught:
+            ready.run_graph(graph(nodes), capture=[("node", 0)])
+        assert said in str(caught.value) and str(ready.base) not in str(caught.value)
+
+
+@pytest.mark.parametrize("node", ["DynamicIDApply", "DynamicIDGateMaps"])
+def test_a_schedule_that_runs_backwards_is_refused_before_anything_runs(ready: Host, node: str) -> None:
+    nodes = dict(LOADERS | {"cast": ("DynamicIDPlaceFace", {"face": ["blank", 0], "weight": 1.0})})
+    nodes |= {"blank": ("DynamicIDLoadFace", {"face_file": "blank.safetensors"})}
+    ready.module("dynamicid_core.face_files").save_face(ready.base / "input" / "blank.safetensors", face_of(ready))
+    latent = ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1})
+    backwards = {"start_at": 0.9, "end_at": 0.1}
+    given = {
+        "DynamicIDApply": {**APPLY, **backwards},
+        "DynamicIDGateMaps": {"model": ["checkpoint", 0], "samples": ["latent", 0], "layers": "all", **backwards},
+    }[node]
+    nodes |= {"latent": latent, "node": (node, given)}
+    with pytest.raises(HostError, match="start_at is 0.9 and end_at 0.1, so faces would never act") as caught:
+        ready.run_graph(graph(nodes), capture=[("node", 0)])
+    assert list(caught.value.node_errors) == ["node"]
 
 
 def test_an_empty_cast(ready: Host, encoded) -> None:
@@ -405,6 +447,7 @@ def test_a_text_encoder_without_a_pooled_feature(ready: Host, encoded) -> None:
         ("DynamicIDLoadFace", {"face_file": "../../secret.safetensors [output]"}, "Invalid file path|does not lie in"),
         ("DynamicIDLoadFace", {"face_file": "/etc/passwd"}, "Invalid file path|does not lie in"),
         ("DynamicIDFaceAnalysis", {"model_pack": "buffalo_l", "provider": "abacus"}, "provider"),
+        ("DynamicIDFaceAnalysis", {"model_pack": "../packs", "provider": "CPU"}, "give the name of a folder in models"),
     ],
 )
 def test_choices_are_checked_before_anything_runs(ready: Host, node: str, inputs: dict, message: str) -> None:
