@@ -66,9 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def settings_of(options: argparse.Namespace, base: RefineSettings | None) -> RefineSettings | None:
-    """What is typed, over what a picture remembers; None: no second pass. Raises DynamicIDError for no such --picture."""
-    if options.picture and not Path(options.picture).is_file():
-        raise DynamicIDError(f"--picture: there is no file {options.picture}.")
+    """What is typed, over what a picture remembers; None: no second pass."""
     if options.refine is False:
         return None
     typed = {name: value for name in FIELDS if (value := getattr(options, f"refine_{name}")) is not None}

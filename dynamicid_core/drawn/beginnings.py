@@ -138,7 +138,9 @@ def hear_words(reconfigurator: Reconfigurator) -> None:
     """
     said = [(e, p, make(e, p)) for e in EXPRESSIONS for p in GRID_POSES for make in PHRASINGS]
     features = torch.from_numpy(np.stack([text.pooled(words) for _, _, words in said]))
-    shown = torch.tensor([[*(e == x for x in EXPRESSIONS), *(p == x for x in GRID_POSES)] for e, p, _ in said]) * 2.0 - 1
+    shown = (
+        torch.tensor([[*(e == x for x in EXPRESSIONS), *(p == x for x in GRID_POSES)] for e, p, _ in said]) * 2.0 - 1
+    )
     known = torch.cat((features, torch.ones(len(features), 1)), 1)
     ridge = known.T @ known + 10 * torch.eye(known.shape[1])
     solved = torch.linalg.solve(ridge, known.T @ shown)  # [769, 12]

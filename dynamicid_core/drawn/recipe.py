@@ -132,7 +132,9 @@ def begin_edits(folder: Path, cache: Cache, seed: int) -> None:
     path = folder / FIRST_MOTION
     if not path.exists():
         photos = cache.photos(Manifest.read(folder / "cells").people("train"), ("tokens",))
-        tokens = cache.parts["tokens"].read(photos.rows["tokens"][:: max(1, len(photos) // 1000)], ("tokens",))["tokens"]
+        tokens = cache.parts["tokens"].read(photos.rows["tokens"][:: max(1, len(photos) // 1000)], ("tokens",))[
+            "tokens"
+        ]
         begin_motion(folder / RUN / SAA, path, tokens, seed)
 
 

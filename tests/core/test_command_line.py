@@ -455,7 +455,7 @@ def test_generate_mistakes(folder, capsys, stand_ins):
     )
     assert "no DynamicID settings" in mistake("--from", "anna.png")
     assert "--from: There is no picture gone.png" in mistake("--from", "gone.png")
-    assert "--picture: there is no file gone.png" in mistake("anna.png", "--picture", "gone.png")
+    assert "There is no picture gone.png" in mistake("anna.png", "--picture", "gone.png")
     assert "tries is 0; it must lie between 1 and 100" in mistake("anna.png", "--refine-tries", "0")
     assert "--refine-steps 0" in mistake("anna.png", "--refine-steps", "0")
     Image.new("L", (8, 8)).save("black.png")
