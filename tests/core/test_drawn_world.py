@@ -18,11 +18,12 @@ pytest.importorskip("onnxruntime")
 
 from dynamicid_core.blending import blend_faces
 from dynamicid_core.detection import load_detector
-from dynamicid_core.drawn.face_packs import DRAWN_JUDGE, fill_packs
+from dynamicid_core.drawn.face_packs import DRAWN_JUDGE, EXPRESSION_JUDGE, fill_packs
 from dynamicid_core.drawn.make import portrait, posed
 from dynamicid_core.drawn.people import HELD_OUT
 from dynamicid_core.drawn.pipeline import drawn_dynamicid
 from dynamicid_core.drawn.world import ACTING, CROP_FACTOR, GUIDANCE, ONE, REFINE_STEPS, REFINING, STEPS
+from dynamicid_core.evaluation.readings import load_reader
 from dynamicid_core.prompts import preset_prompt
 from dynamicid_core.refining import RefinedPicture
 from dynamicid_core.types import Cast, Person, Region, SAAOptions
@@ -49,6 +50,11 @@ def packs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def judge(packs):
     return load_detector(DRAWN_JUDGE, [packs], identity_channels="bgr")
+
+
+@pytest.fixture(scope="module")
+def expressions(packs):
+    return load_reader(packs / "models" / DRAWN_JUDGE / EXPRESSION_JUDGE)
 
 
 @pytest.fixture(scope="module")
@@ -123,16 +129,18 @@ def test_there_are_as_many_people_as_were_asked_for(did, judge, face, count) -> 
     assert np.abs(np.subtract(found, count)).mean() < 0.7, found
 
 
-def test_an_edit_keeps_the_person(did, judge, face) -> None:
-    kept = []
+def test_an_edit_changes_the_expression_and_not_the_person(did, judge, face, expressions) -> None:
+    kept, shown = [], []
     for number in (0, 1, 2):
         plain = seen(judge, picture(did, [Person(face(number))], 0))[0]
-        for word in ("happy", "surprised"):
+        for word, expression in (("happy", "happy"), ("surprised", "surprise"), ("angry", "anger")):
             edited = did.edit(face(number), preset_prompt(word))
-            assert not torch.equal(edited.tokens, face(number).tokens)
-            found = seen(judge, picture(did, [Person(edited)], 0))[0]
+            made = picture(did, [Person(edited)], 0)
+            found = seen(judge, made)[0]
             kept.append(likeness(judge, found, number) / likeness(judge, plain, number))
+            shown.append(expressions.read(made, found) == expression)
     assert np.mean(kept) > 0.7, kept
+    assert np.mean(shown) > 0.5, shown  # chance: a seventh
 
 
 def test_a_blend_is_between_its_people(did, judge, face) -> None:
