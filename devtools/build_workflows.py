@@ -284,22 +284,19 @@ def blend(to: Setting) -> tuple[Group, ...]:
 
 def three_people_masks(to: Setting) -> tuple[Group, ...]:
     text = (
-        "Everybody stands in an upright strip with soft edges. Paint in **Paint person 1** to **3** where else they shall be; "
-        "with **value** 0 in **Strip** they stand only where you paint. Any other mask can be connected to **mask** of **Place "
-        "person 1** to **3** too."
+        "The masks are three upright strips with soft edges. For regions of your own, connect any mask to **mask** of **Place "
+        "person 1** to **3**, for example one painted with *Open in Mask Editor* on a finished picture."
     )
     wide, high = to.widths[2], height_of(to, 3)
     masks = [
+        Node("SolidMask", "Nowhere", {"value": 0.0, "width": wide, "height": high}),
         Node("SolidMask", "Strip", {"value": 1.0, "width": wide * 3 // 8, "height": high}),
         Node("FeatherMask", "Soft strip", {"mask": Link("Strip", "MASK"), "left": wide // 16, "right": wide // 16}),
     ]
     places = []
-    canvases = []
     for number in (1, 2, 3):
-        canvas = Node("Painter", f"Paint person {number}", {"width": wide, "height": high}, node_color(number - 1))
-        canvases.append(canvas)
         strip = {
-            "destination": Link(canvas.title, "MASK"),
+            "destination": Link("Nowhere", "MASK"),
             "source": Link("Soft strip", "MASK"),
             "x": wide * 5 * (number - 1) // 16,
             "operation": "add",
@@ -314,7 +311,7 @@ def three_people_masks(to: Setting) -> tuple[Group, ...]:
         start(START, PHOTOS, text),
         models(to),
         group(2, "Who", person(to, 1), person(to, 2), person(to, 3)),
-        group(3, "Where", tuple(canvases), tuple(masks), (*places, preview(cast))),
+        group(3, "Where", tuple(masks), (*places, preview(cast))),
         *picture(to, cast, 3),
     )
 

@@ -188,8 +188,9 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) 
     width = q.shape[-1]
     with torch.autocast("cpu", enabled=False):
         mask = None if bias is None else bias.float()
-        wide = (torch.nn.functional.pad(x.float(), (0, max(0, LEAST_HEAD - width))) for x in (q, keys, values))
-        return scaled_dot_product_attention(*wide, attn_mask=mask, scale=width**-0.5)[..., :width]
+        more = (0, max(0, LEAST_HEAD - width))
+        q, keys, values = (torch.nn.functional.pad(x.float(), more) for x in (q, keys, values))
+        return scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=width**-0.5)[..., :width]
 
 
 def add_faces(

@@ -25,7 +25,7 @@ def write_drawn_weights(folder: Path, seed: int = 0) -> Path:
         carried.carry(carried.AUTOENCODER, Autoencoder().state_dict(), folder)
         carried.carry(carried.UNET, unet.state_dict(), folder)
         saa = begin_saa(unet, begin / "saa.safetensors", seed)
-        carried.carry_faces(saa, begin_motion(saa, begin / "imr.safetensors", seed), folder)
+        carried.carry_faces(saa, begin_motion(saa, begin / "imr.safetensors", torch.randn(64, 4, 768), seed), folder)
         write_detector_pack(begin / "pack", seed=seed)
         (folder / carried.FACES).mkdir(exist_ok=True)
         for name, task in FACES.items():

@@ -144,7 +144,7 @@ def hear_words(reconfigurator: Reconfigurator) -> None:
     known = torch.cat((features, torch.ones(len(features), 1)), 1)
     ridge = known.T @ known + 10 * torch.eye(known.shape[1])
     solved = torch.linalg.solve(ridge, known.T @ shown)  # [769, 12]
-    fusion = reconfigurator.feature_fusion
+    fusion: Any = reconfigurator.feature_fusion
     first, rows = fusion[1], shown.shape[1]
     first.weight[:rows] = 0
     first.weight[:rows, KEYPOINTS.out :] = LOUDNESS * solved[:-1].T

@@ -41,7 +41,7 @@ EXAMPLES = {
 }  # a user's own files
 # What one module alone has to know: whose recognisers other packs have, parts of a training's state, the drawn world's.
 KNOWN_TO = {
-    "detection.py": {"buffalo_m", "buffalo_s"},
+    "detection.py": {"buffalo_m", "buffalo_s", "buffalo_sc"},
     "state.py": {"trained.safetensors"},
     "world.py": {"_vae.safetensors", "_vision.safetensors"},
     "recipe.py": {"begin_saa.safetensors", "begin_taught.safetensors", "begin_imr.safetensors"},

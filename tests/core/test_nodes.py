@@ -108,7 +108,7 @@ def test_messages_name_no_folder_of_the_installation(pack):
     home = os.path.expanduser("~")
     for text, expected in (
         ("/opt/comfy/ComfyUI/models/dynamicid/a b.bin is a LoRA.", "models/dynamicid/a b.bin is a LoRA."),
-        ("There is no file /mnt/large/weights/x.bin.", "There is no file dynamicid/x.bin."),
+        ("There is no file /big/weights/x.bin.", "There is no file dynamicid/x.bin."),
         ("/opt/comfy/ComfyUI/output/dynamicid/a could not be written", "output/dynamicid/a could not be written"),
         ("in /opt/comfy/ComfyUI.", "in ComfyUI."),
         (f"  {home}/.insightface/models/x: lacks", "  ~/.insightface/models/x: lacks"),
@@ -134,7 +134,7 @@ def test_tracebacks_in_the_browser_name_no_folder_either(tmp_path):
         pytest.skip("needs node")
     (tmp_path / "folders.mjs").write_bytes((ROOT / "web/js/folders.js").read_bytes())
     lines = [
-        '  File "/home/a b/ComfyUI/execution.py", line 534, in execute\n    x = "File \'a/b/c\'"\n',
+        '  File "/srv/a b/ComfyUI/execution.py", line 534, in execute\n    x = "File \'a/b/c\'"\n',
         '  File "C:\\Users\\a\\comfyui-dynamicid\\nodes\\hints.py", line 4, in told\n',
         '  File "<string>", line 1\n',
     ]

@@ -27,7 +27,7 @@ def _stub_of_the_host() -> dict[str, ModuleType]:
     for kind in ("input", "output", "temp"):
         setattr(folders, f"get_{kind}_directory", lambda kind=kind: f"/opt/comfy/ComfyUI/{kind}")
     folders.folder_names_and_paths = {
-        "dynamicid": (["/opt/comfy/ComfyUI/models/dynamicid", "/mnt/large/weights"], set()),
+        "dynamicid": (["/opt/comfy/ComfyUI/models/dynamicid", "/big/weights"], set()),
         "custom_nodes": (["/opt/comfy/ComfyUI/custom_nodes"], set()),
     }
     return {"comfy_api": ModuleType("comfy_api"), "comfy_api.latest": latest, "folder_paths": folders}
