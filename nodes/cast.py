@@ -105,8 +105,8 @@ class DynamicIDPlaceFaces(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, bboxes=None) -> bool | str:
-        try:  # of a script: what a node will give is not known yet
+    def validate_inputs(cls, bboxes=None, faces=None) -> bool | str:  # the host gives growing lists in any case
+        try:  # boxes of a script: what a node will give is not known yet
             check(bboxes)
         except DynamicIDError as error:
             return str(error)
