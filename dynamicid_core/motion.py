@@ -92,9 +92,14 @@ def _strengths(strength: float | Sequence[float], count: int) -> list[float]:
     if len(strengths) != count:
         raise DynamicIDError(f"There are {count} target prompts but {len(strengths)} strengths.")
     for value in strengths:
-        if not 0 <= value <= MAX_STRENGTH:
-            raise DynamicIDError(f"Strength is {value}; use 0 (as in the photo) to {MAX_STRENGTH:g} (exaggerated).")
+        check_strength(value)
     return strengths
+
+
+def check_strength(value: float) -> None:
+    """Raise DynamicIDError for a strength of an edit that nobody can mean."""
+    if not 0 <= value <= MAX_STRENGTH:
+        raise DynamicIDError(f"Strength is {value}; use 0 (as in the photo) to {MAX_STRENGTH:g} (exaggerated).")
 
 
 def _target_landmarks(landmarks: Tensor | np.ndarray, count: int) -> Tensor:

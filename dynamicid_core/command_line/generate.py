@@ -148,7 +148,10 @@ def settings_of(options: argparse.Namespace) -> Settings:
     if options.picture:
         need_file(options.picture, "picture")
     if options.origin:  # what is typed anew need not be found
-        kept = {"people": () if typed_people else base.people, "picture": None if options.picture else base.picture}
+        kept: dict[str, Any] = {
+            "people": () if typed_people else base.people,
+            "picture": None if options.picture else base.picture,
+        }
         base = located(dataclasses.replace(base, **kept), options.origin, options.people_folder)
         note_files(base, options.origin)
     return dataclasses.replace(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluation.cases import parse_box
 from ..faces import ON_NO_FACE, ORDERS
-from ..motion import MAX_STRENGTH
+from ..motion import check_strength
 from ..pictures import check_crop_factor, opened
 from ..plain import build, one_line, parse_json
 from ..refining import RefineOptions
@@ -65,7 +65,7 @@ class PersonSettings:
             raise DynamicIDError("A person's mask or pose image has no name; name a file, or leave it out.")
         parse_box(self.box)
         check_range(self.weight, "--weight", -10.0, 10.0)
-        check_range(self.expression_strength, "--expression-strength", 0.0, MAX_STRENGTH)
+        check_strength(self.expression_strength)
         check_range(self.index or 0, "--face-index", 0, MOST_FACES)
 
     @property

@@ -420,7 +420,9 @@ def test_a_new_picture_gets_a_second_pass_where_asked_for(folder, capsys):
     assert code == 0 and "1 anna: " in out
     kept = read_png(Path("dynamicid.png"))
     assert kept.refine == world.refine_defaults() and kept.refine.options.size == 128
-    plain = run(capsys, "generate", "--from", "dynamicid.png", "--stand-in", "--no-refine", "--quiet", "-o", "plain.png")
+    plain = run(
+        capsys, "generate", "--from", "dynamicid.png", "--stand-in", "--no-refine", "--quiet", "-o", "plain.png"
+    )
     assert plain[0] == 0 and plain[1].count("\n") == 2, plain
     assert read_png(Path("plain.png")).refine is None
     typed = parser().parse_args(

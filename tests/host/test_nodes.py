@@ -194,7 +194,7 @@ class FakeText:
 
 def face_of(host: Host, encoder: str = "x", width: int = 768, **more):
     types = host.module("dynamicid_core.types")
-    return types.Face(torch.ones(1, 4, width), torch.zeros(1, 4, width), encoder, **more)
+    return types.Face(torch.ones(1, 4, width), torch.full((1, 4, width), 0.5), encoder, **more)
 
 
 # What is changed in the graph (node, inputs or another node), the node that is asked for, and what the message must say.
