@@ -78,7 +78,7 @@ def look_at_faces(encoder: FaceEncoder, seed: int = 0) -> None:
     last.bias.copy_(own.flatten())
     states: Any = encoder.perceiver_resampler.proj_in
     taken_apart = torch.from_numpy(vision.coordinates())
-    states.weight.zero_()
+    states.weight.mul_(0.1)  # what is beyond the coordinates
     states.weight[: len(taken_apart)] = taken_apart
     states.bias.zero_()
     code = slice(len(taken_apart) - 2 - 2 * vision.WAVES, len(taken_apart) - 2)
