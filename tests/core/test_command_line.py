@@ -407,7 +407,7 @@ def test_a_given_picture_is_refined_and_refined_again_from_its_settings(folder, 
     assert (np.abs(before[:, :8].astype(int) - after[:, :8]) < 40).all(), "enlarged, but as it was"
     assert run(capsys, "generate", "--from", "one.png", "--stand-in", "-o", "two.png", "--quiet")[0] == 0
     assert Path("one.png").read_bytes() == Path("two.png").read_bytes()
-    assert "finished.png, which is not there" in _without(capsys, "finished.png")
+    assert "finished.png, which is neither in this folder nor beside the picture" in _without(capsys, "finished.png")
 
 
 def _without(capsys, name: str) -> str:
