@@ -79,7 +79,7 @@ def train_world(world: World, seed: int = 0) -> Path:
     train_autoencoder(folder / "autoencoder", AutoencoderOptions(seed=seed), world.accelerator)
     autoencoder = trained_autoencoder(folder / "autoencoder")
     train_unet(folder / "unet", autoencoder, UNetOptions(seed=seed), world.accelerator)
-    world.alone(lambda: begin(folder, seed, world.accelerator.num_processes))
+    world.alone(lambda: begin(folder, seed, world.accelerator))
     for number, stage in enumerate(stages(folder)):
         words = arguments(folder, stage)
         share = Share(
@@ -94,17 +94,16 @@ def train_world(world: World, seed: int = 0) -> Path:
     return folder / WEIGHTS
 
 
-def begin(folder: Path, seed: int, workers: int) -> None:
+def begin(folder: Path, seed: int, accelerator: Any) -> None:
     """What the stages begin with: networks that see faces, the base's files, training sets, first weights.
 
-    One process makes it all; ``workers`` draw pictures for it.
+    One process makes it all; as many as ``accelerator`` has draw pictures for it.
     """
-    from accelerate import Accelerator
     from diffusers import UNet2DConditionModel
 
     carry_training(AUTOENCODER, folder / "autoencoder", folder / WEIGHTS)
     carry_training(UNET, folder / "unet", folder / WEIGHTS)
-    train_seeing(folder / "faces", folder / "autoencoder", Accelerator(cpu=True, mixed_precision="bf16"), seed)
+    train_seeing(folder / "faces", folder / "autoencoder", accelerator, seed)
     carry_packs(folder / "faces", folder / WEIGHTS)
     fill(folder / "models", folder / WEIGHTS, narrow=True)
     pack = str(folder / WEIGHTS / FACES)
@@ -113,7 +112,7 @@ def begin(folder: Path, seed: int, workers: int) -> None:
         ("cells", MOTION_PEOPLE, 35, False),
     ):
         if not (folder / name / "manifest.parquet").exists():
-            make_dataset(folder / name, people, each, PHOTO, pairs=pairs, pack=pack, workers=workers)
+            make_dataset(folder / name, people, each, PHOTO, pairs=pairs, pack=pack, workers=accelerator.num_processes)
     unet: Any = UNet2DConditionModel.from_pretrained(folder / "models" / PIPELINE / "unet")  # type: ignore[no-untyped-call]
     begin_saa(unet, folder / FIRST, seed)
 
