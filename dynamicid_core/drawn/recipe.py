@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,8 @@ def train_world(world: World, seed: int = 0) -> Path:
     train_unet(folder / "unet", autoencoder, UNetOptions(seed=seed), world.accelerator)
     world.alone(lambda: begin(folder, seed, world.accelerator))
     for number, stage in enumerate(stages(folder)):
+        precision = {"mixed_precision": world.accelerator.mixed_precision}  # of one process there is one
+        stage = replace(stage, settings={**stage.settings, **precision})
         words = arguments(folder, stage)
         share = Share(
             world.accelerator.process_index, world.accelerator.num_processes, world.accelerator.wait_for_everyone
