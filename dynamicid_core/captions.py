@@ -18,6 +18,7 @@ COLORS: tuple[Color, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167), (0, 114, 178),
 )  # fmt: skip
 PLATE: Color = (16, 16, 16)
+LARGEST_LETTERS = 512  # px; a picture that is hundreds of thousands of px long has no use for more
 PAD = 2  # px between the plate's edge and the text; the side ones have one more
 
 
@@ -32,7 +33,7 @@ def person_color(number: int) -> Color:
 
 def caption_font(width: int, height: int) -> Font:
     """A font that can be read on a picture of that size."""
-    return cast(Font, ImageFont.load_default(max(11, round((width + height) * 0.0225))))
+    return cast(Font, ImageFont.load_default(min(max(11, round((width + height) * 0.0225)), LARGEST_LETTERS)))
 
 
 def caption_height(lines: int, font: Font) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -337,6 +338,22 @@ def test_masks_with_frames_give_each_picture_its_own_regions(did):
     together = run(frames, swapped, latents)
     torch.testing.assert_close(together[:1], run(left, right, latents[:1]), atol=1e-3, rtol=0)
     torch.testing.assert_close(together[1:], run(right, left, latents[:1]), atol=1e-3, rtol=0)
+
+
+def test_masks_of_another_shape_than_the_picture_are_said_once(did):
+    """A crop of the picture, as an inpainting of a part samples it, would get the whole picture's regions."""
+    left = torch.zeros(1, 8, 8)
+    left[:, :, :4] = 1
+    cast = Cast((Person(face("anna"), Region(mask=left)), Person(face("ben"), Region(mask=1 - left))))
+    applied = did.apply(cast)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample(applied.pipe, size=(96, 96), steps=1)
+    with pytest.warns(
+        UserWarning, match="2 people have places in a picture of 8 x 8, and what is sampled has 128 x 64 px"
+    ) as said:
+        sample(applied.pipe, size=(64, 128), steps=2)
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("size", [(264, 200), (8, 8), (8, 72), (136, 24)])

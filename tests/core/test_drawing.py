@@ -52,6 +52,13 @@ def test_large_pictures_are_drawn_smaller_in_their_shape():
     assert draw_cast(cast, 2048, 100).shape == (100, 2048, 3)
 
 
+def test_words_on_a_strip_are_no_larger_than_anybody_reads():
+    strip = np.zeros((300_000, 16, 3), np.uint8)
+    seen = PictureScore((), (PersonScore("Anna", None, 0.0),))
+    assert draw_scores(strip, seen).shape == strip.shape
+    assert caption_font(16, 300_000).size == 512 and caption_font(1024, 768).size == 40
+
+
 @pytest.mark.parametrize("name", ["Anna\nBen", "a\x00b\x1b[31m", "\udcff", "x" * 5000, "\u202e\u0301"])
 def test_any_name_can_be_drawn(name):
     picture = draw_cast(Cast((Person(person_face(name), Region(box=(0, 0, 1, 1))),)), 64, 64)
