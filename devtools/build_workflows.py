@@ -101,7 +101,7 @@ WORLD = DrawnSetting(
     {"gate_threshold": world.GATE_THRESHOLD, "layout_strength": world.LAYOUT_STRENGTH},
     DDIM | {
         "steps": world.REFINE_STEPS, "cfg": world.GUIDANCE, "gate_threshold": world.GATE_THRESHOLD,
-        "size": world.REFINING.size, "crop_factor": world.REFINING.crop_factor, "denoise": world.REFINING.denoise,
+        "size": world.REFINING.size, "crop_factor": world.REFINING.crop_factor,
     },
 )  # fmt: skip
 
@@ -333,6 +333,7 @@ def refined_faces(to: Setting) -> tuple[Group, ...]:
         "negative": Link("Negative prompt", "CONDITIONING"),
         "vae": Link("Load VAE", "VAE"),
         "face_analysis": Link("Load Face Analysis", "face_analysis"),
+        "tries": 3,
         "mend": True,
     }
     refine = (
