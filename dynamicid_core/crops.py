@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from .regions import GridSize
 from .types import Cast
+from .views import CELL
 
-CELL = 8  # px of a picture for each cell of its latent
 ALIKE = 0.1  # of the logarithms of two shapes: sizes are rounded to cells
 
 

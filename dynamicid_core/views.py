@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from .types import DynamicIDError
 
+CELL = 8  # px of a picture for each cell of its latent, in all models that the method knows
+
 
 @dataclass(frozen=True)
 class View:

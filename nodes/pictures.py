@@ -10,13 +10,12 @@ import torch
 from comfy_api.latest import ui
 
 from ..dynamicid_core.pictures import to_rgb
-
-LATENT_CELL = 8  # px of a picture for each cell of its latent, in all models that the method knows
+from ..dynamicid_core.views import CELL
 
 
 def picture_size(latent: Mapping[str, torch.Tensor]) -> tuple[int, int]:
     """Height and width in pixels of the picture that a LATENT becomes."""
-    height, width = (LATENT_CELL * int(cells) for cells in latent["samples"].shape[-2:])
+    height, width = (CELL * int(cells) for cells in latent["samples"].shape[-2:])
     return height, width
 
 

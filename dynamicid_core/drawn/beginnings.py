@@ -35,7 +35,6 @@ RECONFIGURATOR = ReconfiguratorSizes(
     token=TEXT_WIDTH, motion=KEYPOINTS.out + TEXT_WIDTH, width=128, inner=128, feed_forward=384
 )
 
-
 # Where the four heads of each token look, in the first and in the second layer: x and y in what CLIP sees, twice as large
 # as the face. Tokens as in ``teaching.spoken``: skin and pose; hair; what is worn or grown; expression.
 LOOKS = (
@@ -45,6 +44,9 @@ LOOKS = (
     (((0.44, 0.65), (0.56, 0.65), (0.41, 0.31), (0.59, 0.31)), ((0.5, 0.65), (0.5, 0.7), (0.41, 0.39), (0.59, 0.39))),
 )
 SHARPNESS = 4.0  # of their first look: about three patches of sixteen across
+# How the words of training and those of menus name an expression and a pose, and how loud that is at first.
+PHRASINGS = (grid_prompt, lambda expression, pose: preset_prompt(GRID_WORDS[expression], pose=pose))
+LOUDNESS = 2.0
 
 
 def begin_saa(unet: Any, path: Path, seed: int = 0) -> Path:
@@ -120,10 +122,9 @@ def leave_tokens(reconfigurator: Reconfigurator, tokens: Tensor) -> None:
     reconfigurator.proj_in.bias.copy_(-(axes @ mean) / spread)
     flat = tokens.flatten(0, 1)
     inside = reconfigurator.norm_out(reconfigurator.proj_in(reconfigurator.norm_in(flat)))
-    known = torch.cat((inside, torch.ones(len(inside), 1)), 1)
-    solved = torch.linalg.lstsq(known, flat).solution  # [width + 1, 768]
-    reconfigurator.proj_out.weight.copy_(solved[:-1].T)
-    reconfigurator.proj_out.bias.copy_(solved[-1])
+    weight, bias = fitted(inside, flat)
+    reconfigurator.proj_out.weight.copy_(weight)
+    reconfigurator.proj_out.bias.copy_(bias)
     for layer in (*reconfigurator.disentangleNet, *reconfigurator.entangleNet):
         cross, own, feed = layer
         for end in (cross.to_out.weight, own.to_out.weight, feed[-1].weight):
@@ -141,17 +142,18 @@ def hear_words(reconfigurator: Reconfigurator) -> None:
     shown = (
         torch.tensor([[*(e == x for x in EXPRESSIONS), *(p == x for x in GRID_POSES)] for e, p, _ in said]) * 2.0 - 1
     )
-    known = torch.cat((features, torch.ones(len(features), 1)), 1)
-    ridge = known.T @ known + 10 * torch.eye(known.shape[1])
-    solved = torch.linalg.solve(ridge, known.T @ shown)  # [769, 12]
+    weight, bias = fitted(features, shown, ridge=10)
     fusion: Any = reconfigurator.feature_fusion
     first, rows = fusion[1], shown.shape[1]
     first.weight[:rows] = 0
-    first.weight[:rows, KEYPOINTS.out :] = LOUDNESS * solved[:-1].T
-    first.bias[:rows] = LOUDNESS * solved[-1]
+    first.weight[:rows, KEYPOINTS.out :] = LOUDNESS * weight
+    first.bias[:rows] = LOUDNESS * bias
     # GELU hears only what is above 0: each number once more, turned around
     first.weight[rows : 2 * rows], first.bias[rows : 2 * rows] = -first.weight[:rows], -first.bias[:rows]
 
 
-LOUDNESS = 2.0
-PHRASINGS = (grid_prompt, lambda expression, pose: preset_prompt(GRID_WORDS[expression], pose=pose))
+def fitted(seen: Tensor, wanted: Tensor, ridge: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Weight [m, n] and bias [m] of the linear layer that makes ``wanted`` [N, m] of ``seen`` [N, n] best (ridge regression)."""
+    known = torch.cat((seen, torch.ones(len(seen), 1)), 1)
+    solved = torch.linalg.solve(known.T @ known + ridge * torch.eye(known.shape[1]), known.T @ wanted)
+    return solved[:-1].T, solved[-1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ RUN, FINISHED = "run", "finished"  # outputs of ``train``
 # Settings of ``train`` (dynamicid_core/training/settings.py).
 BASE: dict[str, object] = {"base.crop_factor": CROP_FACTOR, "base.dtype": "float32", "cache_dtype": "float16"}
 COMMON: dict[str, object] = {
-    "size": SIZE, "mixed_precision": "bf16", "schedule": "cosine", "warmup": 100, "ema_decay": 0.99, "workers": 0,
+    "size": SIZE, "schedule": "cosine", "warmup": 100, "ema_decay": 0.99, "workers": 0,
     "save_every": 250, "log_every": 50, "keep": 1, "validation.every": 0,
     "gate_threshold": GATE_THRESHOLD,
 }  # fmt: skip
@@ -80,17 +80,14 @@ def train_world(world: World, seed: int = 0) -> Path:
     autoencoder = trained_autoencoder(folder / "autoencoder")
     train_unet(folder / "unet", autoencoder, UNetOptions(seed=seed), world.accelerator)
     world.alone(lambda: begin(folder, seed, world.accelerator))
-    for number, stage in enumerate(stages(folder)):
-        precision = {"mixed_precision": world.accelerator.mixed_precision}  # of one process there is one
-        stage = replace(stage, settings={**stage.settings, **precision})
-        words = arguments(folder, stage)
+    for stage in stages(folder):
+        words = arguments(folder, stage, world.accelerator.mixed_precision)
         share = Share(
             world.accelerator.process_index, world.accelerator.num_processes, world.accelerator.wait_for_everyone
         )
         cache = fill_quickly(load_settings(None, words), stage.name, autoencoder.cpu(), share)
-        first = (teach_encoder, begin_edits)[number] if number < 2 else None
-        if first is not None:
-            world.alone(partial(first, folder, cache, seed))
+        if stage.begin:
+            world.alone(partial(stage.begin, folder, cache, seed))
         world.run(command(stage, words))
     world.alone(lambda: carry_faces(folder / RUN / SAA, folder / FINISHED / IMR, folder / WEIGHTS))
     return folder / WEIGHTS
@@ -133,10 +130,8 @@ def begin_edits(folder: Path, cache: Cache, seed: int) -> None:
     path = folder / FIRST_MOTION
     if not path.exists():
         photos = cache.photos(Manifest.read(folder / "cells").people("train"), ("tokens",))
-        tokens = cache.parts["tokens"].read(photos.rows["tokens"][:: max(1, len(photos) // 1000)], ("tokens",))[
-            "tokens"
-        ]
-        begin_motion(folder / RUN / SAA, path, tokens, seed)
+        some = photos.rows["tokens"][:: max(1, len(photos) // 1000)]
+        begin_motion(folder / RUN / SAA, path, cache.parts["tokens"].read(some, ("tokens",))["tokens"], seed)
 
 
 @dataclass(frozen=True)
@@ -148,23 +143,25 @@ class TrainStage:
     settings: Mapping[str, object]
     initial: Path
     output: Path
+    begin: Callable[[Path, Cache, int], None] | None = None  # makes ``initial`` once the cache is there
 
 
 def stages(folder: Path) -> tuple[TrainStage, ...]:
     """What is trained on faces, in order."""
     return (
-        TrainStage("anchor", folder / "pairs", ANCHOR, folder / TAUGHT, folder / RUN),
-        TrainStage("reconfigure", folder / "cells", RECONFIGURE, folder / FIRST_MOTION, folder / RUN),
+        TrainStage("anchor", folder / "pairs", ANCHOR, folder / TAUGHT, folder / RUN, teach_encoder),
+        TrainStage("reconfigure", folder / "cells", RECONFIGURE, folder / FIRST_MOTION, folder / RUN, begin_edits),
         TrainStage("reconfigure", folder / "cells", FINISH, folder / RUN / IMR, folder / FINISHED),
     )
 
 
-def arguments(folder: Path, stage: TrainStage) -> list[str]:
-    """The settings of ``train``, each as ``NAME=VALUE``."""
+def arguments(folder: Path, stage: TrainStage, precision: str) -> list[str]:
+    """The settings of ``train``, each as ``NAME=VALUE``. ``precision``: that of the accelerator; a process has one."""
     models = folder / "models"
     base = {"dataset": stage.dataset, "output": stage.output, "base.clip_vision": models / CLIP_VISION}
     base |= {"base.model": models / PIPELINE, "reconfigure.saa": folder / RUN / SAA}
-    own = {f"{stage.name}.{name}": value for name, value in {**stage.settings, "initial": stage.initial}.items()}
+    settings = {**stage.settings, "initial": stage.initial, "mixed_precision": precision}
+    own = {f"{stage.name}.{name}": value for name, value in settings.items()}
     every: dict[str, object] = {**base, **BASE, **own}
     return [f"{name}={_toml(value)}" for name, value in every.items()]
 

@@ -53,8 +53,8 @@ def spoken(photo: Photo) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Taught:
-    """What came of it. ``loss``: mean squared error of each token. ``expressions``: the share of photos, of people that it was not taught with, whose token is nearest
-    to the words of what they show; chance is 1 / 7.
+    """What came of it. ``loss``: mean squared error of each token. ``expressions``: the share of photos, of people that it was
+    not taught with, whose last token is nearest to the words of what they show; chance is 1 / 7.
     """
 
     loss: tuple[float, ...]
@@ -69,11 +69,12 @@ def teach(encoder: FaceEncoder, manifest: Manifest, cache: Cache, seed: int = 0,
     asked = [place for place, photo in enumerate(rows) if seed_of(photo) % 25 == 0]
     taught = np.setdiff1d(np.arange(len(rows)), asked)
 
+    near = states_near_the_face()
+
     def shown(places: Sequence[int]) -> tuple[Tensor, Tensor]:
         clip = cache.parts["clip"].read(photos.rows["clip"][list(places)], ("clip",))["clip"][:, near].float()
         return torch.from_numpy(np.stack([np.asarray(rows[place].identity) for place in places])).float(), clip
 
-    near = states_near_the_face()
     null_clip, nobody = cache.null("clip")["clip"][near].float(), phrase_ends((BEGIN,))[0][5]
     encoder.float().requires_grad_().train()
     encoder.perceiver_resampler.proj_in.requires_grad_(False)  # takes states apart as they were put together

@@ -15,9 +15,8 @@ from torch.nn.functional import interpolate
 
 from ..pictures import square_around
 from ..types import DynamicIDError
-from ..views import View
+from ..views import CELL, View
 
-CELL = 8  # px of a latent's cell
 COARSE = 64  # px that the cells of the UNet's coarsest level cover: squares are sampled in whole ones
 LARGEST = 2.0  # times the asked for size: what is larger already is sampled as it is, up to there
 EDGE = 0.1  # of a crop's longer side: how far in from its edges it is whole

@@ -8,9 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...regions import GridSize
-from ...views import View
-
-CELL = 8  # px of a picture for each cell of its latent, as in areas
+from ...views import CELL, View
 
 
 def cropped(conditioning: Sequence[Sequence[Any]], crop: View, size: GridSize) -> list[list[Any]]:
