@@ -134,11 +134,16 @@ def _value(node: Node, slot: Slot, info: dict) -> Any:
     """What a widget shows: the graph's value, else the host's default."""
     if slot.name in node.inputs:
         return node.inputs[slot.name]
+    return default_value(slot, info)
+
+
+def default_value(slot: Slot, info: dict) -> Any:
+    """What the host gives a widget that nobody set. Raises KeyError where it has nothing."""
     if "default" in slot.options:
         return slot.options["default"]
     if slot.type == "COMBO":
         return _choices(info, slot)[0]
-    raise KeyError(f"{node.title}: {slot.name} has no default and the graph gives no value")
+    raise KeyError(f"{slot.name} has no default and the graph gives no value")
 
 
 def _output(graph: Graph, link: Link, object_info: dict) -> tuple[int, int, str]:

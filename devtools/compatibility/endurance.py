@@ -1,0 +1,108 @@
+"""Hundreds of runs in one server: changing people, sizes and seeds, some interrupted, models thrown out again and again.
+
+What is measured is the server's memory, at moments that can be compared: after a block of runs, when models were thrown out,
+garbage was collected and the C library has given back what it can (``probe``). The same runs without our nodes show what
+the host's own allocator does. At the end, threads, files, living objects of sampling runs and replaced functions of the host
+are compared with those after the first block, and the first picture must come out again to the last bit.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from environment import SetupError
+
+from .hosts import Host
+from .scene import Scene
+
+RUNS, BLOCK = 200, 10
+INTERRUPTED = 0.1  # share of runs
+SIZES = ((64, 64), (128, 64), (64, 128), (96, 64), (128, 128))  # px, width and height
+CASTS = ((0,), (1,), (0, 1), (1, 0))
+EVENTS = 12  # nodes and steps that have begun when a run is interrupted, at most
+
+
+@dataclass
+class Endured:
+    """``states``: the probe's answer after each block; ``interrupted``: runs that ended so; ``same_bits``: of the first picture
+    and the same made again at the end."""
+
+    version: str
+    people: bool
+    runs: int = 0
+    interrupted: int = 0
+    same_bits: bool = False
+    seconds: float = 0.0
+    states: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def growth(self) -> float:
+        """Memory after the last block, over that after the first, less one."""
+        return self.states[-1]["memory"] / self.states[0]["memory"] - 1
+
+    def left(self, what: str) -> list[str]:
+        """Threads, files or replaced functions that were not there after the first block."""
+        before = list(self.states[0][what])
+        return [name for name in self.states[-1][what] if name not in before or before.remove(name)]
+
+    def write(self, folder: Path) -> None:
+        name = f"endurance-{self.version}-{'people' if self.people else 'plain'}.json"
+        (folder / name).write_text(json.dumps(asdict(self), indent=1), "utf-8")
+
+    @classmethod
+    def read_all(cls, folder: Path) -> list[Endured]:
+        paths = sorted(folder.glob("endurance-*.json"))
+        return [cls(**json.loads(path.read_text("utf-8"))) for path in paths]
+
+
+def endure(host: Host, people: bool, runs: int = RUNS) -> Endured:
+    """Queue these runs; the same ones with and without people."""
+    draw, begun = random.Random(0), time.monotonic()
+    endured = Endured(host.version, people)
+    reference = _scene(people, (0, 1), (128, 64), 1, "first")
+    first = host.run(reference, "first")
+    for number in range(1, runs + 1):
+        scene = _scene(people, draw.choice(CASTS), draw.choice(SIZES), draw.randrange(1000), "picture")
+        stop_at = draw.randint(1, EVENTS) if draw.random() < INTERRUPTED else 0
+        endured.interrupted += _is_interrupted(host, scene, stop_at)
+        endured.runs = number
+        if number % BLOCK == 0:
+            host.free()
+            _idle(host, people)
+            endured.states.append(host.state())
+            print(number, endured.states[-1]["memory"], flush=True)
+    last = host.run(reference, "first")
+    endured.same_bits = bool(np.array_equal(first, last))
+    endured.seconds = round(time.monotonic() - begun, 1)
+    return endured
+
+
+def _scene(people: bool, cast: tuple[int, ...], size: tuple[int, int], seed: int, name: str) -> Scene:
+    scene = Scene(people=people)
+    latent = scene.link("EmptyLatentImage", width=size[0], height=size[1], batch_size=1)
+    scene.keep(scene.decode(scene.sample(scene.faces(scene.model, *cast), seed=seed, latent_image=latent)), name)
+    return scene
+
+
+def _is_interrupted(host: Host, scene: Scene, stop_at: int) -> bool:
+    """One run, and whether it ended early: an interrupt may come too late."""
+    try:
+        host.run(scene, "picture", stop_at)
+    except SetupError as error:
+        if stop_at and "interrupted" in str(error):
+            return True
+        raise
+    return False
+
+
+def _idle(host: Host, people: bool) -> None:
+    """A graph that samples nothing: the host throws models out between runs, when the next one begins or soon after."""
+    scene = Scene(people=people)
+    scene.keep(scene.photo(0) if people else scene.link("EmptyImage", width=64, height=64), "idle")
+    host.run(scene, "idle")

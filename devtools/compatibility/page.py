@@ -1,0 +1,154 @@
+"""``docs/compatibility.md``, from what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .endurance import BLOCK, RUNS, Endured
+from .packs import ALL
+from .results import MatrixResults
+from .trying import ACTS, Tried
+
+HEAD = f"""# DynamicID beside other nodes and packs
+
+Written by `devtools/compatibility`, which tries all of it in a real ComfyUI, through its HTTP API:
+
+    python devtools/compatibility matrix OUTPUT --comfyui COMFYUI --pack PACK [PACK ...]
+    python devtools/compatibility endure OUTPUT --comfyui COMFYUI
+    python devtools/compatibility page OUTPUT
+
+## How it was tried
+
+The faces of two drawn people ([the drawn world](evidence.md)) in pictures of 128 x 64 px and two steps on a CPU, in float32,
+with the other node and without it, with faces and without, with **Apply DynamicID** before the other node and after it. The base is
+the drawn world's or, with `--small`, one of two levels with random weights. What cannot be had are stand-ins with random weights
+of the right form: the LoRA, the ControlNet, the IP-Adapter (plus) and, for AnimateDiff, which knows no other widths, the
+motion module and all of a base of SD1.5's size. They show that numbers meet and what becomes of them, not what
+pictures look like.
+
+| column | yes means |
+|---|---|
+| runs | no node failed |
+| same bits | three times the same latent or picture, in all its bits: sampled, sampled again with the same objects, and after models and results had been thrown out |
+| untouched | the models and prompts that were handed in, sampled again afterwards, give the bits that they gave before: the model as it was loaded, the one with faces alone, the one with the other node alone |
+| faces | how much the picture changes by faces, with the other node over without it: 1 is as much; below {ACTS} counts as silently off |
+| other | how much the other node changes the picture with faces, over the spread of its values; 0 would be silently off |
+"""
+MARKS = {True: "yes", False: "**no**"}
+
+
+def write_page(path: Path, folder: Path) -> None:
+    """Write the page from the results in a folder."""
+    parts = [HEAD, *("\n".join(matrix_part(results)) for results in MatrixResults.read_all(folder))]
+    endured = Endured.read_all(folder)
+    if endured:
+        parts.append("\n".join(endurance_part(endured)))
+    path.write_text("\n".join(parts), "utf-8")
+
+
+# --- the matrix -----------------------------------------------------------------------------------------------------
+
+
+def matrix_part(results: MatrixResults) -> Iterator[str]:
+    """A host's table, and what does not work in it."""
+    yield f"## ComfyUI {results.version}\n"
+    if results.refusal:
+        yield f"The pack does not load; the log says: `{results.refusal}`\n"
+        return
+    if results.packs:
+        named = (f"{name} ({commit})" if commit else name for name, commit in sorted(results.packs.items()))
+        yield f"Packs: {', '.join(named)}.\n"
+    yield from bases(results)
+    yield "| with | order | runs | same bits | untouched | faces | other |"
+    yield "|---|---|---|---|---|---|---|"
+    yield from map(row, results.tried)
+    yield ""
+    yield from notes(results)
+    missing = [c.name for c in ALL if not results.has(c.name)]
+    if missing:
+        yield f"Not tried in this host: {', '.join(missing)}.\n"
+
+
+def bases(results: MatrixResults) -> Iterator[str]:
+    """Which base models were used for what."""
+    used: dict[str, dict[str, None]] = {}
+    for tried in results.tried:
+        used.setdefault(tried.base or "the drawn world's base", {})[tried.name] = None
+    for base, names in used.items():
+        yield f"On {base}: {'all' if len(used) == 1 else ', '.join(names)}.\n"
+
+
+def row(tried: Tried) -> str:
+    if tried.error:
+        cells = ["**no**", "", "", "", ""]
+    else:
+        cells = ["yes", MARKS[tried.same_bits], MARKS[tried.untouched], f"{tried.faces:.2f}", f"{tried.other:.3f}"]
+    return f"| {' | '.join([tried.name, tried.order or 'only one', *cells])} |"
+
+
+def notes(results: MatrixResults) -> Iterator[str]:
+    """What does not work and why, and what the pack says in the log where it does."""
+    known = {c.name: c.notes for c in ALL}
+    failed = [tried for tried in results.tried if not tried.works]
+    if failed:
+        yield "What does not work:\n"
+    for tried in failed:
+        why = known[tried.name].get(tried.order) or _seen(tried)
+        yield f"- **{tried.name}{', ' + tried.order if tried.order else ''}**: {why}"
+    if failed:
+        yield ""
+    said = [(tried.name, line) for tried in results.tried for line in tried.log]
+    if said:
+        yield "What the pack says in the log:\n"
+        for name, line in dict.fromkeys(said):
+            yield f"- {name}: `{line}`"
+        yield ""
+
+
+def _seen(tried: Tried) -> str:
+    if tried.error:
+        where = "fails without DynamicID too" if tried.alone else "fails with DynamicID"
+        return f"{where}: `{' '.join(tried.error.split())}`"
+    if not tried.same_bits:
+        return "other bits when it is made again."
+    if not tried.untouched:
+        return "what was handed in gives other bits afterwards."
+    return "faces do not show." if tried.faces < ACTS else "the other node does not show."
+
+
+# --- endurance ------------------------------------------------------------------------------------------------------
+
+
+def endurance_part(endured: list[Endured]) -> Iterator[str]:
+    most = max(found.runs for found in endured)
+    yield "## For a long time\n"
+    yield (
+        f"{most} queued runs in one server (of {RUNS} that the script queues), with changing people, sizes and seeds; a tenth "
+        f"is interrupted somewhere, and after every {BLOCK} runs models and results are thrown out (`/free`). Measured is the "
+        "memory of the server's process then, when garbage was collected and the C library has given back what it can. The same "
+        "runs without this pack's nodes show what the host's own allocator does.\n"
+    )
+    yield "| ComfyUI | people | runs | interrupted | MB after the first ten | at the end | growth | same seed, same bits | left over |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    yield from map(endured_row, endured)
+    yield ""
+
+
+def endured_row(found: Endured) -> str:
+    first, last = (found.states[place]["memory"] / 2**20 for place in (0, -1))
+    left = [
+        f"{what}: {', '.join(map(str, names))}"
+        for what in ("threads", "files", "replaced")
+        if (names := found.left(what))
+    ]
+    left += [f"{count} {name}" for name, count in found.states[-1]["living"].items()]
+    people = "with" if found.people else "without"
+    numbers = [
+        f"{first:.0f}",
+        f"{last:.0f}",
+        f"{100 * found.growth:+.1f}%",
+        MARKS[found.same_bits],
+        "; ".join(left) or "nothing",
+    ]
+    return f"| {' | '.join([found.version, people, str(found.runs), str(found.interrupted), *numbers])} |"
