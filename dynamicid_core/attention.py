@@ -41,8 +41,8 @@ def padded(tokens: int) -> int:
 def pack_faces(keys: Tensor, values: Tensor, people: Sequence[Person]) -> Tensor:
     """Everything that one cross attention needs of the faces, in one tensor.
 
-    ``keys``, ``values`` [R, tokens of all people, C]: for each of R roles (null tokens, face tokens) those of all people,
-    one after another. Returns [R, 2 * M + 1, C] (M of :func:`padded`): the keys, scaled by each face's ``mix``; the
+    ``keys``, ``values`` [R, tokens of all people, C]: for each role (null tokens, face tokens, of each frame) those of all
+    people, one after another. Returns [R, 2 * M + 1, C] (M of :func:`padded`): the keys, scaled by each face's ``mix``; the
     values, scaled by each person's weight; and the probe, whose product with a query is the query's activation.
     The activation is the sum of the scores over heads, people and tokens, hence one product with the sum of all keys
     (unscaled, as published). Only its place between its extremes counts, so the probe is given length 1, which
@@ -77,7 +77,8 @@ def face_keys_values(site: Site, tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pack_cast(saa: SAAModule, cast: Cast) -> tuple[Tensor, ...]:
-    """:func:`pack_faces` for every cross attention, in checkpoint order: [2, 2 * M + 1, C] each, roles null and face tokens.
+    """:func:`pack_faces` for every cross attention, in checkpoint order: [1 + F, 2 * M + 1, C] each: the null tokens, then the
+    face tokens of each frame.
 
     Computed in the dtype and on the device of the faces' tokens, to which the weights are brought.
     Raises DynamicIDError for faces whose tokens do not fit the weights, and for values that half precision cannot hold.
@@ -90,7 +91,8 @@ def pack_cast(saa: SAAModule, cast: Cast) -> tuple[Tensor, ...]:
                 "Encode the photo again with the loaded file."
             )
     null = torch.cat([person.face.uncond_tokens for person in cast.people], dim=1)
-    tokens = torch.cat((null, torch.cat([person.face.tokens for person in cast.people], dim=1)))  # [2, all tokens, 768]
+    shown = torch.cat([person.face.tokens_of(cast.frames) for person in cast.people], dim=1)
+    tokens = torch.cat((null, shown))  # [1 + F, all tokens, 768]
     made = tuple(pack_faces(*face_keys_values(site, tokens), cast.people) for site in saa.cross_sites)
     largest = torch.stack([faces.detach().abs().amax() for faces in made]).amax()  # NaN where there is one
     if not largest <= torch.finfo(torch.float16).max:

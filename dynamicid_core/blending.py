@@ -23,7 +23,7 @@ def average_faces(faces: Sequence[Face]) -> Face:
     _check_alike(faces)
     known = [face.identity for face in faces if face.identity is not None]
     identity = normalize(torch.stack(known).mean(0), dim=0) if known else None
-    tokens = torch.cat([face.tokens for face in faces]).mean(0, keepdim=True)
+    tokens = torch.stack(_tokens(faces)).mean(0)
     first = next((face for face in faces if face.landmarks is not None), faces[0])
     return dataclasses.replace(first, tokens=tokens, identity=identity)
 
@@ -45,7 +45,7 @@ def _check_alike(faces: Sequence[Face]) -> None:
     check_recognisers(faces)
     if len({face.encoder for face in faces}) > 1:
         raise DynamicIDError("These faces were made by different face encoders. Encode them all with the same one.")
-    if len({(tuple(face.tokens.shape), face.mix) for face in faces}) > 1:
+    if len({(tuple(face.uncond_tokens.shape), face.mix) for face in faces}) > 1:
         raise DynamicIDError("A face blended in attention cannot be blended with another. Blend all faces at once.")
 
 
@@ -58,6 +58,11 @@ def _shares(weights: Sequence[float], count: int) -> list[float]:
     return [weight / total for weight in weights]
 
 
+def _tokens(faces: Sequence[Face]) -> list[Tensor]:
+    """Of each face [F, T, 768], with as many frames as the one has that has most."""
+    return [face.tokens_of(max(face.frames for face in faces)) for face in faces]
+
+
 def _sum(parts: Sequence[Tensor]) -> Tensor:
     return sum(parts[1:], start=parts[0])
 
@@ -66,7 +71,8 @@ def blend_faces(faces: Sequence[Face], weights: Sequence[float], mode: str = "to
     """One person out of several.
 
     ``tokens``: the weighted mean of their tokens. ``attention``: all tokens side by side; the first face's scores are
-    multiplied by its share of the weights and the others' by the rest, as published (*mix*).
+    multiplied by its share of the weights and the others' by the rest, as published (*mix*). Faces that move are blended
+    frame by frame.
     Raises DynamicIDError for weights that do not fit and faces of different encoders.
     """
     _check_alike(faces)
@@ -83,7 +89,7 @@ def blend_faces(faces: Sequence[Face], weights: Sequence[float], mode: str = "to
         if any(len(face.mix) > 1 for face in faces):
             raise DynamicIDError("A face blended in attention cannot be blended so again. Blend all faces at once.")
         mix = (shares[0], *[1 - shares[0]] * (len(faces) - 1))
-        tokens, null = (torch.cat([getattr(f, n) for f in faces], dim=1) for n in ("tokens", "uncond_tokens"))
+        tokens, null = (torch.cat(parts, dim=1) for parts in (_tokens(faces), [face.uncond_tokens for face in faces]))
         return dataclasses.replace(first, tokens=tokens, uncond_tokens=null, mix=mix, identity=identity, name=name)
-    tokens = _sum([s * face.tokens for s, face in zip(shares, faces, strict=True)])
+    tokens = _sum([s * own for s, own in zip(shares, _tokens(faces), strict=True)])
     return dataclasses.replace(first, tokens=tokens, identity=identity, name=name)

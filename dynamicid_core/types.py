@@ -12,7 +12,7 @@ Shape legend, used in every module:
 ``M``  face tokens of all people one after another, padded (attention.padded)
 ``C``  width of an attention; ``D = C / H`` is the width of a head
 ``W``  width of text tokens (768 for SD1.5)
-``F``  frames: pictures of a batch that have regions of their own
+``F``  frames: pictures of a batch that have regions, or faces, of their own
 ``K``  what goes through a network at once: photos to encode, motions or texts of one person
 ``R``  roles of a row, 2: it sees null tokens, or face tokens
 ``L``  tokens that an attention reads (257 of CLIP's for a photo)
@@ -47,6 +47,8 @@ RECOGNISER = "buffalo_l"
 # The largest absolute values of a face's numbers that can be meant: tokens come out of a normalisation, or of edits of such;
 # an identity has length 1; a face may lie far outside a narrow crop.
 LARGEST = {"tokens": 1e4, "uncond_tokens": 1e4, "identity": 1.01, "landmarks": 1e4, "pose": 360.0}
+
+MOST_FRAMES = 4096  # of a face that moves: pictures of one film
 
 
 class Missing(DynamicIDError):
@@ -88,10 +90,12 @@ class Face:
     there, and hosts take to their devices what sampling needs. The core itself moves nothing.
     A face that was blended in attention holds the tokens of several people one after another;
     ``mix`` then gives one factor for each group, applied to its attention scores (docs/method.md, section 3).
+    A face that moves has tokens for each of ``F`` frames: picture i of a batch shows frame i, and those after the last
+    frame show the last.
     """
 
-    tokens: Tensor  # [1, T * groups, 768]
-    uncond_tokens: Tensor  # same shape: what unconditional rows see
+    tokens: Tensor  # [F, T * groups, 768]; F is 1 for a face that does not move
+    uncond_tokens: Tensor  # [1, T * groups, 768]: what unconditional rows see
     encoder: str  # sha256 of the projection weights that made the tokens
     identity: Tensor | None = None  # [512], ArcFace, length 1; None when no face was found
     landmarks: Tensor | None = None  # [106, 2], (x, y) as fractions of the encoded photo or crop
@@ -104,12 +108,12 @@ class Face:
 
     def __post_init__(self) -> None:
         shape = tuple(self.tokens.shape)
-        if len(shape) != 3 or shape[0] != 1 or 0 in shape or not self.mix or shape[1] % len(self.mix):
+        if len(shape) != 3 or 0 in shape or shape[0] > MOST_FRAMES or not self.mix or shape[1] % len(self.mix):
             raise DynamicIDError(
-                f"Face tokens have shape {shape}; expected [1, tokens, width] with the tokens of "
+                f"Face tokens have shape {shape}; expected [1 to {MOST_FRAMES} frames, tokens, width] with the tokens of "
                 f"{len(self.mix)} blended face(s), the same number for each."
             )
-        if tuple(self.uncond_tokens.shape) != shape:
+        if tuple(self.uncond_tokens.shape) != (1, *shape[1:]):
             raise DynamicIDError(
                 f"Face tokens {shape} and null tokens {tuple(self.uncond_tokens.shape)} differ in shape."
             )
@@ -122,6 +126,21 @@ class Face:
                 _check_values(value, name, most)
         for factor in self.mix:
             check_range(factor, "A factor of a face's mix", -10.0, 10.0)
+
+    @property
+    def frames(self) -> int:
+        """How many pictures it has tokens for; 1 for a face that does not move."""
+        return len(self.tokens)
+
+    def tokens_of(self, frames: int) -> Tensor:
+        """The tokens of the first ``frames`` pictures of a batch: [frames, T * groups, 768]."""
+        return self.tokens[torch.arange(frames).clamp_max(self.frames - 1)]
+
+    def at(self, picture: int) -> Face:
+        """The face as one picture of a batch shows it, numbered from 0: one frame."""
+        if self.frames == 1:
+            return self
+        return dataclasses.replace(self, tokens=self.tokens[min(picture, self.frames - 1)][None])
 
 
 def _check_values(value: Tensor, name: str, most: float) -> None:
@@ -210,6 +229,17 @@ class Cast:
     def add(self, *people: Person) -> Cast:
         """A new cast with ``people`` at its end; this one stays as it is."""
         return dataclasses.replace(self, people=self.people + people)
+
+    @property
+    def frames(self) -> int:
+        """The frames of the face that has most; 1 where nobody's moves."""
+        return max((person.face.frames for person in self.people), default=1)
+
+    def at(self, picture: int) -> Cast:
+        """The people with their faces as one picture of a batch shows them, numbered from 0."""
+        if self.frames == 1:
+            return self
+        return Cast(tuple(dataclasses.replace(person, face=person.face.at(picture)) for person in self.people))
 
 
 @dataclass(frozen=True)

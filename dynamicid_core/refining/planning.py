@@ -77,10 +77,11 @@ def plan(
 ) -> Plan:
     """Find and match the faces of a picture, and decide what is sampled again.
 
-    ``picture`` [h, w, 3 or more] in 0..1, float32 on the CPU; ``frame``: its number in a batch, for masks that have several.
+    ``picture`` [h, w, 3 or more] in 0..1, float32 on the CPU; ``frame``: its number in a batch, for masks and faces that have
+    several.
     Raises DynamicIDError for an empty cast, people whose identity is not known, and a detector of another recogniser.
     """
-    size = (picture.shape[0], picture.shape[1])
+    size, cast = (picture.shape[0], picture.shape[1]), cast.at(frame)
     before = match_image(cast, as_image(picture), detector, frame)
     again = {face for _, face in before.doubles}
     jobs = []

@@ -142,3 +142,16 @@ def test_weights_are_read_from_text(text, weights):
 def test_texts_that_are_no_weights_are_shown(text):
     with pytest.raises(DynamicIDError, match=f"{text!r} are no numbers"):
         parse_weights(text)
+
+
+# --- faces that move ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["tokens", "attention"])
+def test_faces_that_move_are_blended_frame_by_frame(mode):
+    film, still = _face(0, tokens=torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(9))), _face(1)
+    both = blend_faces([film, still], [3, 1], mode)
+    assert both.frames == 3 and both.uncond_tokens.shape[0] == 1
+    for frame in range(3):
+        assert torch.equal(both.at(frame).tokens, blend_faces([film.at(frame), still], [3, 1], mode).tokens)
+    assert torch.equal(average_faces([still, film]).at(2).tokens, average_faces([still, film.at(2)]).tokens)

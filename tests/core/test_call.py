@@ -80,6 +80,37 @@ def test_rows_see_null_tokens_or_faces_each_by_its_role(saa):
     assert call.recorded == (0, 2)
 
 
+def moving(seed: int, frames: int) -> Face:
+    tokens = torch.randn(frames, 4, TEXT, generator=torch.Generator().manual_seed(seed))
+    return Face(tokens, make_face(seed).uncond_tokens, "test")
+
+
+def test_each_row_sees_its_frames_faces(saa):
+    """As a cast of that frame alone would show them; the last frame stays, for each face its own."""
+    cast = Cast((Person(moving(1, 3)), Person(make_face(2)), Person(moving(3, 2))))
+    applied, memory = apply(saa, cast), Memory()
+    rows = (Row(NULL_ROLE, 2), *(Row(FACE_ROLE, frame) for frame in (2, 0, 1, 5)))
+    assert applied.looks(rows) == (0, 3, 1, 2, 3)
+    faces = seen_by(applied, rows, memory)
+    for i, row in enumerate(rows):
+        alone = seen_by(apply(saa, cast.at(row.frame)), (Row(row.role, 0),))
+        for film, still in zip(faces, alone, strict=True):
+            assert all(torch.allclose(a[i : i + 1], b, atol=1e-6) for a, b in zip(film, still, strict=True))
+    window = seen_by(applied, rows[2:4], memory)
+    assert torch.equal(window[0].keys, faces[0].keys[2:4])
+
+
+def test_of_faces_that_move_a_run_remembers_each_frame_once(saa):
+    """However many windows of a long film there are."""
+    applied, memory, converted = apply(saa, Cast((Person(moving(1, 30)),))), Memory(), []
+    for first in range(0, 24, 2):
+        rows = tuple(Row(FACE_ROLE, frame) for frame in range(first, first + 6))
+        seen_by(applied, rows, memory)
+        kept = [tensor for value in memory._values.values() if isinstance(value, tuple) for tensor in value]
+        converted.append(sum(tensor.numel() for tensor in kept))
+    assert set(converted) == {sum(packed.numel() for packed in applied.packed)}
+
+
 @pytest.mark.parametrize(
     "level, boost, strength",
     [(1.0, 1, 0.0), (0.9, 1, 0.7), (0.6, 0, 0.7), (0.3, 0, 0.7), (0.29, 0, 0.0), (0.0, 0, 0.0)],

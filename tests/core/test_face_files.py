@@ -46,6 +46,15 @@ def _refused(path: Path) -> str:
     return str(caught.value)
 
 
+def test_a_face_that_moves_keeps_its_frames(tmp_path):
+    face = _face(tokens=torch.randn(24, 4, 768, generator=torch.Generator().manual_seed(1)))
+    path = save_face(tmp_path / "film.safetensors", face)
+    assert torch.equal(load_face(path).tokens, face.tokens) and _metadata(path) == FACE_KEYS
+    assert path.stat().st_size < 24 * 4 * 768 * 4 + 20_000
+    save_file(load_file(path) | {"tokens": torch.ones(5000, 4, 768)}, path, FACE_KEYS)
+    assert "[1 to 4096 frames" in _refused(path)
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["all known", "tokens only"])
 def test_a_face_file_is_what_the_interface_says_and_comes_back_bit_for_bit(tmp_path, known):
     face = _face(known=known, thumbnail=torch.ones(2, 2, 3), name="Ada")

@@ -36,8 +36,9 @@ def test_defaults_are_the_published_ones():
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"tokens": torch.ones(4, 768)}, r"\(4, 768\); expected \[1, tokens, width\]"),
-        ({"tokens": torch.ones(2, 4, 768)}, r"\(2, 4, 768\)"),
+        ({"tokens": torch.ones(4, 768)}, r"\(4, 768\); expected \[1 to 4096 frames, tokens, width\]"),
+        ({"tokens": torch.ones(4097, 4, 1)}, r"\(4097, 4, 1\)"),
+        ({"uncond_tokens": torch.ones(2, 4, 768)}, r"null tokens \(2, 4, 768\)"),
         ({"tokens": torch.ones(1, 0, 768)}, r"\(1, 0, 768\)"),
         ({"mix": (0.2, 0.4, 0.4)}, r"3 blended face\(s\)"),
         ({"uncond_tokens": torch.ones(1, 8, 768)}, r"\(1, 4, 768\) and null tokens \(1, 8, 768\)"),
@@ -53,6 +54,21 @@ def test_defaults_are_the_published_ones():
 def test_faces_that_make_no_sense(changed, said):
     with pytest.raises(DynamicIDError, match=said):
         _face(**changed)
+
+
+def test_a_face_may_have_tokens_for_each_frame():
+    still, film = _face(name="Ada"), _face(tokens=torch.arange(3.0)[:, None, None].expand(-1, 4, 768))
+    assert (still.frames, film.frames) == (1, 3)
+    assert film.tokens_of(5)[:, 0, 0].tolist() == [0, 1, 2, 2, 2] and torch.equal(still.tokens_of(2)[1:], TOKENS)
+    assert (
+        film.at(1).tokens.shape == (1, 4, 768) and film.at(1).tokens[0, 0, 0] == 1 and film.at(7).tokens[0, 0, 0] == 2
+    )
+    assert still.at(4) is still
+    cast = Cast((Person(still), Person(film, Region(box=(0, 0, 1, 1)), 0.5)))
+    assert (cast.frames, Cast().frames) == (3, 1)
+    second = cast.at(1)
+    assert second.frames == 1 and second.people[0].face is still
+    assert second.people[1].weight == 0.5 and second.people[1].face.tokens[0, 0, 0] == 1
 
 
 def test_a_face_may_be_blended_of_several():

@@ -3,6 +3,7 @@ what the attention layers get."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,6 +63,11 @@ class Watch:
         return self.entries[::LAYERS]
 
     @property
+    def looks(self) -> list[list[int]]:
+        """For each model call, which look its rows see: 0 the null tokens, else the people in frame 1, 2, ..."""
+        return [entry["looks"] for entry in self.first_layers()]
+
+    @property
     def roles(self) -> list[list[int]]:
         """For each model call, what its rows see."""
         return [entry["roles"] for entry in self.first_layers()]
@@ -101,6 +107,15 @@ class Studio:
         generator = torch.Generator().manual_seed(seed)
         values = torch.randn(2, 1, tokens, width, generator=generator)
         return self.types.Face(values[0], values[1], self.weights.saa.encoder_hash, name=f"person {seed}")
+
+    def film(self, frames: int, people: int = 2):
+        """A cast as of :meth:`cast` whose faces move."""
+        cast, moved = self.cast(people), []
+        for number, person in enumerate(cast.people):
+            tokens = torch.randn(frames, 4, 768, generator=torch.Generator().manual_seed(100 + number))
+            face = dataclasses.replace(person.face, tokens=tokens)
+            moved.append(dataclasses.replace(person, face=face))
+        return self.types.Cast(tuple(moved))
 
     def cast(self, people: int = 2):
         """People side by side, each in a box that leaves an edge free."""
@@ -160,7 +175,7 @@ class Studio:
             self.applied(model),
             Watch(),
         )
-        heads, nulls = applied.layout.heads, [packed[NULL] for packed in applied.packed]
+        heads, packed = applied.layout.heads, applied.packed
         calls, original, prepare = [], call.add_faces, run.prepare_call
 
         def prepare_call(owner, *args):
@@ -171,10 +186,11 @@ class Studio:
 
         def add_faces(text, q, faces, bias, terms, *rest):
             site = len(seen.entries) % LAYERS
-            null = call.site_faces(nulls[site].to(q)[None], heads[site]).keys[0]
-            roles = [NULL if torch.equal(keys, null) else FACE for keys in faces.keys]
+            known = call.site_faces(packed[site].to(q), heads[site]).keys
+            looks = [next(i for i, keys in enumerate(known) if torch.equal(keys, row)) for row in faces.keys]
             entry = {
-                "roles": roles,
+                "roles": [FACE if look else NULL for look in looks],
+                "looks": looks,
                 "bias": bias,
                 "terms": terms,
                 "boost": calls[-1].boost,

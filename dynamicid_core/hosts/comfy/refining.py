@@ -17,6 +17,7 @@ from .model import apply_faces, with_lora
 from .networks import LoadedDynamicID
 from .run import applied_casts
 
+MOST_MODELS = 16  # kept for further crops of the same person; of faces that move, every picture has its own
 Callback = Callable[[int, Tensor, Tensor, int], None]  # of a sampler: step, x0, x, steps
 
 
@@ -76,5 +77,7 @@ class Redrawer:
     def _model_of(self, person: Person) -> Any:
         key = id(person.face), person.weight
         if key not in self._models:
+            if len(self._models) >= MOST_MODELS:
+                self._models.pop(next(iter(self._models)))
             self._models[key] = apply_faces(self.ready, self.loaded, Cast((person,)), self.options)
         return self._models[key]

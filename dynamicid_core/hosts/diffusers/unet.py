@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...attention import SiteFaces, attend, site_faces
 from ...bases import attention_sites, fitting_layout
-from ...call import FACE_ROLE, NULL_ROLE, AppliedCast, Call, Memory, Row, prepare_call
+from ...call import FACE_ROLE, NULL_ROLE, AppliedCast, Call, Memory, Row, look_index, prepare_call
 from ...crops import Sampled, crop_warning
 from ...gate_maps import GateRecorder
 from ...networks.saa import LORA_TARGETS, SAAModule
@@ -50,6 +50,7 @@ class Step(NamedTuple):
 
     call: Call
     guided: bool  # the first half of the rows is unconditional
+    looks: Tensor | None = None  # [B], which of the packed faces each row sees, where faces move
 
 
 def text_attention(
@@ -85,7 +86,7 @@ class FaceProcessor(nn.Module):
     faces: Tensor | None
 
     def __init__(self, faces: Tensor | None, lora: nn.ModuleDict | None, lora_strength: float):
-        """``faces``: of :func:`attention.pack_cast`, [2, 2 * M + 1, C], None at self attention; ``lora``: by
+        """``faces``: of :func:`attention.pack_cast`, [1 + F, 2 * M + 1, C], None at self attention; ``lora``: by
         :data:`LORA_TARGETS`, where it is not fused into the weights.
         """
         super().__init__()
@@ -109,7 +110,7 @@ class FaceProcessor(nn.Module):
         """``attn``: the Attention; ``hidden_states`` [B, N, C], ``encoder_hidden_states`` [B, S, 768] or None -> [B, N, C]"""
         out, q = text_attention(attn, self._project, hidden_states, encoder_hidden_states, attention_mask)
         if self.faces is not None and dynamicid is not None:
-            faces = _faces_of_rows(self.faces.to(q), len(q), dynamicid.guided, attn.heads)
+            faces = _faces_of_rows(self.faces.to(q), len(q), dynamicid, attn.heads)
             out = add_faces(dynamicid.call, faces, out, q)
         return attn.to_out[1](self._project(attn.to_out[0], "to_out", out))
 
@@ -127,9 +128,11 @@ def add_faces(call: Call, faces: SiteFaces, text: Tensor, q: Tensor) -> Tensor:
     return call.add_faces(text, q, faces, *call.sizes[q.shape[1]])
 
 
-def _faces_of_rows(packed: Tensor, rows: int, guided: bool, heads: int) -> SiteFaces:
+def _faces_of_rows(packed: Tensor, rows: int, step: Step, heads: int) -> SiteFaces:
     """What each row sees: null tokens in the first half under guidance, faces elsewhere. No copy for one picture."""
-    if not guided:
+    if step.looks is not None:
+        return site_faces(packed[step.looks], heads)
+    if not step.guided:
         return site_faces(packed[1:].expand(rows, -1, -1), heads)
     return site_faces(packed[:, None].expand(-1, rows // 2, -1, -1).flatten(0, 1), heads)
 
@@ -139,6 +142,15 @@ def _ordinary_tensors() -> Iterator[None]:
     """What is remembered may be used in any gradient mode later, also if it is first needed in inference mode."""
     with torch.inference_mode(False), torch.no_grad():
         yield
+
+
+def _rows_of(count: int, frames: int | None, guided: bool) -> tuple[Row, ...]:
+    """The rows of a call with so many pictures, or videos of so many ``frames``, as the UNet lays them out."""
+    each = count // 2 if guided else count
+    pictures = list(range(each)) if frames is None else list(range(frames)) * each
+    return tuple(
+        Row(role, frame) for role in ((NULL_ROLE, FACE_ROLE) if guided else (FACE_ROLE,)) for frame in pictures
+    )
 
 
 class CallHook:
@@ -159,23 +171,25 @@ class CallHook:
         return args, {**kwargs, "cross_attention_kwargs": {**given, KEY: self.step(sample, timestep)}}
 
     def step(self, sample: Tensor, timestep: Tensor | float) -> Step:
-        """``sample`` [B, 4, h, w]; ``timestep``: one for all rows or [B]. Waits for no device.
+        """``sample`` [B, 4, h, w], or of videos [videos, 4, F, h, w]; ``timestep``: one for all, or for each of the first axis.
+        Waits for no device.
 
         Raises DynamicIDError if the rows cannot be half unconditional, half conditional though the pipeline guides.
         """
-        count, guided = len(sample), self.guided()
-        if guided and count % 2:
+        videos, guided = len(sample), self.guided()
+        if guided and videos % 2:
             raise DynamicIDError(
-                f"The pipeline guides, but the UNet was called with {count} rows, which are not as many unconditional as "
+                f"The pipeline guides, but the UNet was called with {videos} rows, which are not as many unconditional as "
                 "conditional ones. Apply DynamicID with guided=False if the rows are conditional only."
             )
-        pictures = count // 2 if guided else count
-        roles = [NULL_ROLE, FACE_ROLE] if guided else [FACE_ROLE]
-        rows = tuple(Row(role, frame) for role in roles for frame in range(pictures))
-        levels = torch.as_tensor(timestep, device=sample.device).float().reshape(-1).expand(count)
+        rows = _rows_of(videos, sample.shape[2] if sample.ndim == 5 else None, guided)
+        levels = torch.as_tensor(timestep, device=sample.device).float().reshape(-1).expand(videos)
+        levels = levels.repeat_interleave(len(rows) // videos)
         latent = (sample.shape[-2], sample.shape[-1])
         self._memory.get(("crop", latent), lambda: self._warn_of_crop(latent))
-        return Step(prepare_call(self.applied, rows, latent, levels, self.schedule, sample, self._memory), guided)
+        call = prepare_call(self.applied, rows, latent, levels, self.schedule, sample, self._memory)
+        moves = self.applied.cast.frames > 1
+        return Step(call, guided, look_index(self.applied, rows, sample.device, self._memory) if moves else None)
 
     def _warn_of_crop(self, latent: GridSize) -> None:
         if message := crop_warning(self.applied.cast, Sampled(latent)):
@@ -188,7 +202,7 @@ class Attachment:
     def __init__(self, unet: Any, processors: Mapping[str, FaceProcessor], hook: CallHook):
         self.unet, self.hook = unet, hook
         self._before = dict(unet.attn_processors)
-        unet.set_attn_processor(dict(processors))
+        unet.set_attn_processor({**self._before, **processors})  # motion modules keep theirs
         # First of all hooks, so that those of others (offloading) see the complete arguments.
         self._handle = unet.register_forward_pre_hook(hook, prepend=True, with_kwargs=True)
 
