@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .checkpoints import MotionCheckpoint
-from .faces import FaceDetector, pick_face
+from .faces import CURE, FaceDetector, pick_face
 from .landmarks import landmark_fractions, landmark_raster, read_expression
 from .origins import TEXT_FEATURES
 from .prompts import source_prompt, target_prompt
@@ -64,15 +64,16 @@ class MotionTarget:
         return source_prompt(self.pose, self.expression)
 
 
-def read_target(photo: np.ndarray, detector: FaceDetector | None) -> MotionTarget:
-    """The motion of the largest face in a photo (uint8 RGB [h, w, 3]).
+def find_target(photo: np.ndarray, detector: FaceDetector) -> MotionTarget | None:
+    """The motion of the largest face in a photo (uint8 RGB [h, w, 3]); None without a face.
 
-    Raises :class:`types.Missing` without a detector, and DynamicIDError if there is no face, or no landmarks.
+    Raises DynamicIDError if the face has no landmarks.
     """
-    if detector is None:
-        raise Missing("face detector", "Taking expression and pose from a photo needs a face detector.")
     height, width = photo.shape[:2]
-    face = pick_face(detector.detect(photo), "large-small", 0, (height, width))
+    faces = detector.detect(photo)
+    if not faces:
+        return None
+    face = pick_face(faces, "large-small", 0, (height, width))
     if face.landmarks is None:
         raise DynamicIDError(
             "The face detector gives no landmarks. Use a pack with a 106 point model, such as buffalo_l."
@@ -80,6 +81,19 @@ def read_target(photo: np.ndarray, detector: FaceDetector | None) -> MotionTarge
     landmarks = torch.from_numpy(landmark_fractions(face.landmarks, (0, 0, width, height)))
     pose = None if face.pose is None else torch.tensor(face.pose, dtype=torch.float32)
     return MotionTarget(landmarks, pose, read_expression(face.landmarks))
+
+
+def read_target(photo: np.ndarray, detector: FaceDetector | None) -> MotionTarget:
+    """:func:`find_target` of a photo that must show a face.
+
+    Raises :class:`types.Missing` without a detector, and DynamicIDError if there is no face, or no landmarks.
+    """
+    if detector is None:
+        raise Missing("face detector", "Taking expression and pose from a photo needs a face detector.")
+    target = find_target(photo, detector)
+    if target is None:
+        raise DynamicIDError(f"No face was found in the photo. {CURE}.")
+    return target
 
 
 def motion_features(keypoint_encoder: Callable[[Tensor], Tensor], landmarks: Tensor | np.ndarray) -> Tensor:
@@ -149,6 +163,31 @@ def _check_text_width(found: int, checkpoint: MotionCheckpoint) -> None:
         )
 
 
+def check_editable(face: Face, networks: MotionNetworks | None) -> None:
+    """Raise :class:`types.Missing` without networks or landmarks, and DynamicIDError for a face that the weights cannot edit."""
+    if networks is None:
+        raise Missing("IMR weights", "Editing expressions needs the IMR weights.")
+    if face.frames > 1:
+        raise DynamicIDError(
+            f"The face {face.name or 'to edit'} moves already, over {face.frames} frames. Edit the face that it was made from."
+        )
+    _need_landmarks(face)
+    if networks.checkpoint is not None:
+        _check_tokens(face, networks.checkpoint)
+
+
+def encoded_texts(networks: MotionNetworks, texts: Sequence[str]) -> Tensor:
+    """Text features [K, 768], each text encoded once; the first one's in the place of empty ones.
+
+    Raises DynamicIDError for a text encoder that does not fit the weights.
+    """
+    different = list(dict.fromkeys(text or texts[0] for text in texts))
+    features = networks.text_features(different)
+    if networks.checkpoint is not None:
+        _check_text_width(features.shape[-1], networks.checkpoint)
+    return features[[different.index(text or texts[0]) for text in texts]]
+
+
 def edit_motion(
     face: Face,
     networks: TokenEditor,
@@ -207,15 +246,10 @@ def edit_face(
     DynamicIDError where neither words nor a photo are given, the photo shows no face, or the face or the text feature are
     not of the width that the weights were trained with.
     """
-    if networks is None:
-        raise Missing("IMR weights", "Editing expressions needs the IMR weights.")
-    _need_landmarks(face)
+    check_editable(face, networks)
+    assert networks is not None
     target = None if pose_image is None else read_target(pose_image, detector)
     text = target_prompt(expression.strip() or (target.prompt if target else ""))
-    if networks.checkpoint is not None:
-        _check_tokens(face, networks.checkpoint)
-    features = networks.text_features([source.strip() or source_prompt(face.pose, face.expression), text])
-    if networks.checkpoint is not None:
-        _check_text_width(features.shape[-1], networks.checkpoint)
+    features = encoded_texts(networks, [source.strip() or source_prompt(face.pose, face.expression), text])
     landmarks, pose = (target.landmarks, target.pose) if target else (None, None)
     return edit_motion(face, networks, features[:1], features[1:], landmarks, strength, pose)[0]

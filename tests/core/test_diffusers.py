@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
 import warnings
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ from dynamicid_core.types import Cast, DynamicIDError, Face, Person, Region, SAA
 
 diffusers = pytest.importorskip("diffusers")
 host = pytest.importorskip("dynamicid_core.hosts.diffusers")
+attach = pytest.importorskip("dynamicid_core.hosts.diffusers.unet").attach
 
 
 def face(name: str, tokens: int = 4) -> Face:
@@ -338,6 +340,102 @@ def test_masks_with_frames_give_each_picture_its_own_regions(did):
     together = run(frames, swapped, latents)
     torch.testing.assert_close(together[:1], run(left, right, latents[:1]), atol=1e-3, rtol=0)
     torch.testing.assert_close(together[1:], run(right, left, latents[:1]), atol=1e-3, rtol=0)
+
+
+def films() -> Cast:
+    """Two people whose faces change from picture to picture, one of them for a shorter time."""
+    left, right = two_people().people
+    faces = [
+        dataclasses.replace(person.face, tokens=recipe.tensor(f"{person.face.name}/film", (frames, 4, 768)))
+        for person, frames in ((left, 3), (right, 2))
+    ]
+    return Cast((dataclasses.replace(left, face=faces[0]), dataclasses.replace(right, face=faces[1])))
+
+
+@pytest.mark.parametrize("cfg", [5.0, 1.0], ids=["guided", "unguided"])
+def test_faces_that_move_show_each_picture_of_a_batch_its_frame(did, cfg):
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(7)).expand(4, -1, -1, -1)
+    film = sample(did.apply(films()).pipe, num_images_per_prompt=4, latents=latents.clone(), cfg=cfg)
+    for frame in range(4):
+        alone = sample(did.apply(films().at(frame)).pipe, latents=latents[:1].clone(), cfg=cfg)
+        torch.testing.assert_close(film[frame : frame + 1], alone, atol=1e-3, rtol=0)
+    assert not torch.allclose(film[0], film[1], atol=1e-2)
+    torch.testing.assert_close(film[2], film[3], atol=1e-3, rtol=0)  # the last frame stays
+
+
+@pytest.fixture(scope="module")
+def video(small):
+    """A pipeline for videos of the same networks, whose motion module leaves frames alone until it is told otherwise."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        adapter = diffusers.MotionAdapter(
+            block_out_channels=standins.WIDTHS,
+            motion_num_attention_heads=4,
+            motion_norm_num_groups=8,
+            motion_max_seq_length=8,
+        )
+    for name, parameter in adapter.named_parameters():
+        if ".proj_out." in name:
+            torch.nn.init.zeros_(parameter)
+    pipe = diffusers.AnimateDiffPipeline.from_pipe(small.pipe, motion_adapter=adapter)
+    pipe.set_progress_bar_config(disable=True)
+    return host.DynamicID(pipe, small.saa)
+
+
+def test_a_video_pipeline_gives_each_frame_its_faces(did, video):
+    noise = torch.randn(1, 4, 1, 8, 8, generator=torch.Generator().manual_seed(7)).expand(-1, -1, 3, -1, -1)
+    how = {"num_inference_steps": 2, "guidance_scale": 5.0, "height": 64, "width": 64, "output_type": "latent"}
+
+    def film():
+        return video.pipe("two people", num_frames=3, latents=noise.clone(), **how).frames
+
+    before = video.pipe.unet.attn_processors
+    plain = film()
+    with video.apply(films()):
+        made = film()  # [1, 4, F, h, w]
+    assert video.pipe.unet.attn_processors == before and torch.equal(film(), plain)
+    for frame in range(3):
+        alone = sample(did.apply(films().at(frame)).pipe, steps=2, latents=noise[:, :, 0].clone())
+        torch.testing.assert_close(made[:, :, frame], alone, atol=1e-3, rtol=0)
+
+
+def test_rows_of_several_videos_are_their_frames_one_video_after_another(did):
+    attached = attach(did.pipe.unet, did.saa.saa, films(), guided=lambda: True)
+    try:
+        step = attached.hook.step(torch.zeros(4, 4, 3, 8, 8), torch.tensor([9, 9, 500, 500]))
+        assert [row.frame for row in step.call.rows] == [0, 1, 2] * 4
+        assert step.looks.tolist() == [0] * 6 + [1, 2, 3] * 2
+        assert step.call.levels.tolist() == [9] * 6 + [500] * 6
+    finally:
+        attached.remove()
+
+
+def test_a_motion_module_works_beside_faces_that_move(video):
+    modules = [block for name, block in video.pipe.unet.named_modules() if name.endswith(".motion_modules.0")]
+    assert modules
+    noise = torch.randn(1, 4, 3, 8, 8, generator=torch.Generator().manual_seed(7))
+
+    def film():
+        return video.pipe(
+            "two people",
+            num_frames=3,
+            latents=noise.clone(),
+            num_inference_steps=2,
+            height=64,
+            width=64,
+            output_type="latent",
+        ).frames
+
+    with video.apply(films()):
+        apart = film()
+        try:
+            for module in modules:
+                torch.nn.init.eye_(module.proj_out.weight)
+            together = film()
+        finally:
+            for module in modules:
+                torch.nn.init.zeros_(module.proj_out.weight)
+    assert torch.isfinite(together).all() and not torch.allclose(together, apart, atol=1e-2)
 
 
 def test_masks_of_another_shape_than_the_picture_are_said_once(did):

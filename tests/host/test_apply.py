@@ -290,16 +290,54 @@ def test_context_windows_keep_frames_and_masks_together(studio: Studio) -> None:
     with studio.watch(model) as watch:
         studio.sample(model, batch=6, steps=1)
     whole = watch.entries[0]["bias"][:6]
-    known = studio.host.object_info()["ContextWindowsManual"]["input"]
-    fix = {"causal_window_fix": False} if "causal_window_fix" in known["required"] | known.get("optional", {}) else {}
-    (windowed,) = studio.host.node("ContextWindowsManual")(
-        model=model, context_length=4, context_overlap=2, context_schedule="standard_static", context_stride=1,
-        closed_loop=False, fuse_method="flat", dim=0, freenoise=False, **fix,
-    )  # fmt: skip
+    windowed = in_windows(studio, model, 4, 2)
     with studio.watch(windowed) as watch:
         studio.sample(windowed, batch=6, steps=1)
     first, second = (entry["bias"][:4] for entry in watch.first_layers())
     assert torch.equal(first, whole[:4]) and torch.equal(second, whole[2:])
+
+
+def in_windows(studio: Studio, model, length: int, overlap: int):
+    """A model that the host samples some frames at a time, of a batch of pictures."""
+    known = studio.host.object_info()["ContextWindowsManual"]["input"]
+    fix = {"causal_window_fix": False} if "causal_window_fix" in known["required"] | known.get("optional", {}) else {}
+    return studio.host.node("ContextWindowsManual")(
+        model=model, context_length=length, context_overlap=overlap, context_schedule="standard_static", context_stride=1,
+        closed_loop=False, fuse_method="flat", dim=0, freenoise=False, **fix,
+    )[0]  # fmt: skip
+
+
+def test_faces_that_move_show_each_picture_its_frame(studio: Studio) -> None:
+    cast, noise = studio.film(3), fixed_noise(1).expand(4, -1, -1, -1)
+    model = studio.apply(cast=cast, **SMOOTH)
+    with studio.watch(model) as watch:
+        film = denoise(studio, model, noise)
+    assert watch.looks == [[0, 0, 0, 0, 1, 2, 3, 3]] * 2
+    for frame in range(3):
+        alone = denoise(studio, studio.apply(cast=cast.at(frame), **SMOOTH), noise[:1])
+        assert difference(film[frame : frame + 1], alone) < 1e-4
+    assert difference(film[:1], film[1:2]) > 0.01 and difference(film[2:3], film[3:]) < 1e-4
+
+
+def test_context_windows_keep_frames_and_faces_together(studio: Studio) -> None:
+    model = in_windows(studio, studio.apply(cast=studio.film(6), **SMOOTH), 4, 2)
+    with studio.watch(model) as watch:
+        studio.sample(model, batch=6, steps=1)
+    assert watch.looks == [[0] * 4 + [1, 2, 3, 4], [0] * 4 + [3, 4, 5, 6]]
+
+
+def test_one_noise_for_all_pictures_is_the_hosts(studio: Studio) -> None:
+    """Pictures differ by their faces alone."""
+    (latent,) = studio.host.node("LatentBatchSeedBehavior")(
+        samples={"samples": torch.zeros(3, 4, 8, 8)}, seed_behavior="fixed"
+    )
+    film = studio.sample(studio.apply(cast=studio.film(2), **SMOOTH), latent=latent)
+    assert difference(film[1:2], film[2:]) < 1e-4 < difference(film[:1], film[1:2])
+
+
+def test_a_compiled_model_with_faces_that_move(studio: Studio) -> None:
+    model = studio.apply(cast=studio.film(2), **SMOOTH)
+    assert difference(studio.sample(compiled(model), batch=2), studio.sample(model, batch=2)) < 1e-4
 
 
 # Sizes

@@ -172,6 +172,36 @@ def test_a_blend_is_one_person(ready: Host, encoded, mode: str, groups: int) -> 
     assert torch.isfinite(values["sample", 0]["samples"]).all()
 
 
+def test_a_film_from_keyframes_and_from_a_video(ready: Host, encoded) -> None:
+    """From the photo's face to latents that differ by their faces alone, and a face file that keeps its frames."""
+    moved = {
+        "dynamicid": ["weights", 0], "face": ["face", 0], "clip": ["checkpoint", 1], "frames": 0, "easing": "linear",
+        "strength": 1.0, "smoothing": 1.5, "source": "",
+    }  # fmt: skip
+    nodes = LOADERS | FROM_FILE | sampled("applied")
+    nodes["edited"] = ("DynamicIDAnimateMotion", moved | {"keyframes": "0: as in the photo; 2: very happy"})
+    driving = {"keyframes": "", "driving": ["photo", 0], "face_analysis": ["analysis", 0]}
+    nodes["driven"] = ("DynamicIDAnimateMotion", moved | driving)
+    nodes["kept"] = (
+        "DynamicIDSaveFace",
+        {"face": ["edited", 0], "filename_prefix": "film", "name": "", "portrait": False},
+    )
+    nodes["latent"] = ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 3})
+    nodes["alike"] = ("LatentBatchSeedBehavior", {"samples": ["latent", 0], "seed_behavior": "fixed"})
+    kind, inputs = nodes["sample"]
+    nodes["sample"] = (kind, inputs | {"latent_image": ["alike", 0]})
+    wanted = [("sample", 0), ("edited", 0), ("face", 0), ("driven", 0)]
+    result = ready.run_graph(graph(nodes), capture=wanted)
+    latent, film, face, driven = (result.values[key] for key in wanted)
+    assert film.frames == 3 and driven.frames == 1 and torch.equal(film.tokens[0], face.tokens[0])
+    assert (driven.tokens - face.tokens).abs().max() > 1e-4
+    pictures = latent["samples"]
+    assert (pictures[0] - pictures[2]).abs().max() > 1e-3
+    (saved,) = result.ui["kept"]["files"]
+    again = ready.module("dynamicid_core.face_files").load_face(ready.base / "output" / saved["filename"])
+    assert torch.equal(again.tokens, film.tokens)
+
+
 def test_a_batch_of_photos_is_one_person(ready: Host, encoded) -> None:
     batch = LOADERS | PEOPLE | {
         "two": ("ImageBatch", {"image1": ["photo", 0], "image2": ["grey", 0]}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -309,3 +310,90 @@ def test_the_real_ipadapter_plus_in_every_order(host: Host, studio: Studio, smoo
     assert torch.equal(studio.sample(studio.apply(adapted(adapted(studio.model, 0.8), 0.5), **SMOOTH)), twice)
     with studio.one_conditioning_at_a_time():
         assert difference(studio.sample(between), twice) < 1e-4
+
+
+# The real AnimateDiff-Evolved
+
+EVOLVED = os.environ.get("ANIMATEDIFF_EVOLVED_PATH")
+needs_evolved = pytest.mark.skipif(
+    not EVOLVED, reason="ANIMATEDIFF_EVOLVED_PATH names no checkout of ComfyUI-AnimateDiff-Evolved"
+)
+MOTION_FILE = "stand-in.safetensors"
+
+
+@pytest.fixture(scope="module")
+def evolved(host: Host):
+    """A function that gives a MODEL the pack's sampling; ``motion``: with a motion module too."""
+    link = host.base / "custom_nodes" / "evolved"
+    link.symlink_to(Path(EVOLVED).resolve(), target_is_directory=True)
+    host.load_custom_node(link)
+
+    def evolve(model, windows: bool, motion: bool = False):
+        more = {}
+        if windows:
+            (more["context_options"],) = host.node("ADE_StandardStaticContextOptions")(
+                context_length=4, context_overlap=2
+            )
+        if motion:
+            (found,) = host.node("ADE_LoadAnimateDiffModel")(model_name=MOTION_FILE)
+            (more["m_models"],) = host.node("ADE_ApplyAnimateDiffModelSimple")(motion_model=found)
+        return host.node("ADE_UseEvolvedSampling")(model=model, beta_schedule="use existing", **more)[0]
+
+    return evolve
+
+
+@pytest.fixture
+def motion(host: Host, evolved, monkeypatch) -> None:
+    """A motion module of the stand-in's width with random weights, in a file as the pack loads it.
+
+    The pack knows the widths of real models alone, so while it builds modules they are made as narrow as the stand-in.
+    """
+    from safetensors.torch import save_file
+
+    pack = next(name for name in sys.modules if name.endswith("evolved.animatediff.motion_module_ad"))
+    module = sys.modules[pack]
+    build = module.MotionModule
+    monkeypatch.setattr(module, "MotionModule", lambda width, **how: build(WIDTH, **how))
+    part = "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks."
+    known = {f"{part}{i}.pos_encoder.pe": torch.zeros(1, 32, WIDTH) for i in (0, 1)} | {"up_blocks.0.x": torch.zeros(1)}
+    info = module.AnimateDiffInfo(module.ModelTypeSD.SD1_5, module.AnimateDiffFormat.ANIMATEDIFF, "v3", "stand-in")
+    empty = module.AnimateDiffModel(mm_state_dict=known, mm_info=info).state_dict()
+    generator = torch.Generator().manual_seed(0)
+    tensors = {name: torch.randn(value.shape, generator=generator) * 0.05 for name, value in empty.items()}
+    file = host.base / "models" / "animatediff_models" / MOTION_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file)
+
+
+@needs_evolved
+@pytest.mark.parametrize("first", ["apply", "evolved"])
+def test_the_real_animatediff_evolved_gives_each_window_its_frames_faces(studio: Studio, evolved, first: str) -> None:
+    cast = studio.film(6)
+    if first == "apply":
+        model = evolved(studio.apply(cast=cast, **SMOOTH), windows=True)
+    else:
+        model = studio.apply(evolved(studio.model, windows=True), cast=cast, **SMOOTH)
+    with studio.watch(model) as watch:
+        studio.sample(model, batch=6, steps=1)
+    assert watch.looks == [[0] * 4 + [1, 2, 3, 4], [0] * 4 + [3, 4, 5, 6]]
+    with studio.watch(model) as watch:  # whose windows do nothing to a short film
+        film = studio.sample(model, batch=3, steps=1)
+    assert watch.looks == [[0] * 3 + [1, 2, 3]]
+    assert difference(film, studio.sample(studio.apply(cast=cast, **SMOOTH), batch=3, steps=1)) < 1e-4
+
+
+@needs_evolved
+@pytest.mark.parametrize("windows", [False, True], ids=["whole", "windows"])
+def test_the_real_motion_module_beside_faces_that_move(studio: Studio, evolved, motion, windows: bool) -> None:
+    cast = studio.film(6)
+    model = evolved(studio.apply(cast=cast, **SMOOTH), windows=windows, motion=True)
+    with studio.watch(model) as watch:
+        film = studio.sample(model, batch=6, steps=1)
+    whole = [[0] * 6 + [1, 2, 3, 4, 5, 6]]
+    assert watch.looks == ([[0] * 4 + [1, 2, 3, 4], [0] * 4 + [3, 4, 5, 6]] if windows else whole)
+    plain = studio.sample(evolved(studio.apply(cast=cast, **SMOOTH), windows=windows), batch=6, steps=1)
+    assert difference(film, plain) > 0.01  # the module acts
+    still = studio.sample(
+        evolved(studio.apply(cast=cast.at(0), **SMOOTH), windows=windows, motion=True), batch=6, steps=1
+    )
+    assert difference(film, still) > 0.01  # and so do the faces

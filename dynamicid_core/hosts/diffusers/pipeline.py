@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...animation import AnimationOptions, animate_face
 from ...bases import fitting_layout
 from ...checkpoints import (
     MotionCheckpoint,
@@ -41,7 +42,7 @@ from .unet import Attachment, attach, unwrapped
 class DynamicID:
     """DynamicID on a diffusers pipeline of Stable Diffusion 1.5, 2 or XL, or of any whose UNet the weights were made for.
 
-    Text to image, image to image, inpainting, ControlNet.
+    Text to image, image to image, inpainting, ControlNet, AnimateDiff.
 
     Photos become faces (:meth:`encode`), faces get expressions (:meth:`edit`), a cast of them goes into the pipeline
     (:meth:`apply`) until :meth:`remove`, which leaves the pipeline as it was, bit for bit. :meth:`apply` can be used in a
@@ -132,6 +133,28 @@ class DynamicID:
         return edit_face(
             face, self._motion_networks(), expression=expression, source=source, pose_image=picture,
             detector=self.photos.detector, strength=strength,
+        )  # fmt: skip
+
+    @hinting(HINTS)
+    def animate(
+        self,
+        face: Face,
+        keyframes: str = "",
+        *,
+        driving: Sequence[Any] = (),
+        source: str = "",
+        options: AnimationOptions = AnimationOptions(),
+        warn: Callable[[str], object] | None = None,
+    ) -> Face:
+        """The same person with a face for each picture of a batch or video, e.g. ``"0: neutral; 12: very happy"``.
+
+        As :func:`animation.animate_face`, which decides what is taken from where; ``driving``: photos (paths, PIL images,
+        arrays) of anybody, one for each picture; ``warn`` gets a sentence about those without a face (default: a Python
+        warning).
+        """
+        return animate_face(
+            face, self._motion_networks(), keyframes=keyframes, driving=[to_rgb(photo) for photo in driving],
+            detector=self.photos.detector, source=source, options=options, warn=warn or warnings.warn,
         )  # fmt: skip
 
     def _motion_networks(self) -> MotionNetworks | None:
