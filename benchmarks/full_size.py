@@ -106,13 +106,13 @@ def saa_module(core):
     return fill(saa.SAAModule(sites))
 
 
-def cast(core, people: int, masks: bool, size: int = 512):
-    """People in vertical strips: boxes, or masks of ``size`` px with soft edges that overlap."""
+def cast(core, people: int, masks: bool, size: int = 512, frames: int = 1):
+    """People in vertical strips: boxes, or masks of ``size`` px with soft edges that overlap; faces of so many frames."""
     types = core("types")
     generator = torch.Generator().manual_seed(people)
     placed = []
     for i in range(people):
-        tokens, nulls = torch.randn(2, 1, TOKENS, TOKEN_WIDTH, generator=generator)
+        tokens, nulls = torch.randn(1 + frames, TOKENS, TOKEN_WIDTH, generator=generator).split([frames, 1])
         region = types.Region(mask=soft_strip(i, people, size)) if masks else types.Region(box=strip(i, people))
         placed.append(types.Person(types.Face(tokens, nulls, "benchmark"), region))
     return types.Cast(tuple(placed))

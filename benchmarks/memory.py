@@ -22,6 +22,7 @@ def main() -> None:
     found = parser(__doc__.split("\n")[0], rounds=1)
     found.add_argument("--size", type=int, default=768, help="px")
     found.add_argument("--people", type=int, default=8)
+    found.add_argument("--frames", type=int, default=64, help="of a film, whose people move")
     options = found.parse_args()
     device = prepare(options)
     host = full_size.start_comfyui(device)
@@ -48,7 +49,8 @@ def main() -> None:
     )
     extra = peaks["people"] - peaks["plain"]
     table.add(*(f"{value / MEGABYTE:.1f}" for value in (peaks["plain"], peaks["people"], extra)), TARGET)
-    report("memory", [kept, table, weights_table(patched, loaded, device)], options, device)
+    film = film_table(core, saa, patched, options.frames, options.people)
+    report("memory", [kept, table, film, weights_table(patched, loaded, device)], options, device)
 
 
 def sample(model, size: int) -> None:
@@ -95,6 +97,24 @@ def kept_bytes(core, patched, size: int) -> dict[str, list[int]]:
         found["faces' keys and values"].append(total(tensor for site in faces for tensor in site))
         found["regions"].append(total(tensor for grid in call.grids.values() for tensor in grid))
     return found
+
+
+def film_table(core, saa, patched, frames: int, people: int) -> Table:
+    """Of faces that move: what a cast holds, what a run keeps on the device, and what one call of all frames gathers."""
+    calls, (applied,) = core("call"), core("hosts.comfy.run").applied_casts(patched)
+    table = Table(f"Faces of {people} people that move over {frames} frames, MB", ("what", "fp32", "fp16"))
+    with torch.no_grad():
+        film = calls.AppliedCast.of(
+            full_size.cast(core, people, masks=False, frames=frames), core("types").SAAOptions(), applied.layout, saa
+        )
+    table.add("tokens", f"{total(person.face.tokens for person in film.cast.people) / MEGABYTE:.1f}", "")
+    kept = total(film.packed)
+    table.add("keys and values", *(f"{size / MEGABYTE:.1f}" for size in (kept, kept / 2)))
+    rows = [calls.Row(role, frame) for role in (calls.NULL_ROLE, calls.FACE_ROLE) for frame in range(frames)]
+    seen = calls.faces_of_rows(film, rows, torch.empty(0), calls.Memory())
+    gathered = total(tensor for site in seen for tensor in site)
+    table.add("gathered in a call of all frames", *(f"{size / MEGABYTE:.1f}" for size in (gathered, gathered / 2)))
+    return table
 
 
 def total(tensors: Iterable[torch.Tensor]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ _ORDER = {dtype: number for number, dtype in enumerate(_DTYPES)}
 
 SETTINGS_KEY = "dynamicid"  # of a PNG's text: how `generate` made the picture
 MAKER, SOFTWARE_TAG = "DynamicID", 0x0131  # in the EXIF data of our other pictures
+DESCRIPTION_TAG = 0x010E  # in that of a film: its settings, JSON in ASCII
 
 
 # --- tensors ------------------------------------------------------------------------------------------------------
@@ -126,6 +127,29 @@ def form_of(path: AnyPath) -> str:
     if form not in Image.SAVE:
         raise DynamicIDError(f"{path} is no kind of picture that is known here; end it in .png or .jpg.")
     return form
+
+
+def settings_in(image: Image.Image) -> str | None:
+    """How `generate` made a film, as JSON; None of any other picture."""
+    exif = image.getexif()
+    return exif.get(DESCRIPTION_TAG) if exif.get(SOFTWARE_TAG) == MAKER else None
+
+
+def write_film(
+    path: AnyPath, pictures: Sequence[Image.Image], fps: float, settings: str | None, inputs: Iterable[AnyPath] = ()
+) -> Path:
+    """Pictures of one size as an animated WebP without loss, shown over and over; ``settings``: ASCII, None for no metadata."""
+    exif = Image.Exif()
+    if settings is not None:
+        exif[SOFTWARE_TAG], exif[DESCRIPTION_TAG] = MAKER, settings
+    how: dict[str, Any] = {
+        "save_all": True,
+        "append_images": pictures[1:],
+        "duration": round(1000 / fps),
+        "loop": 0,
+        "lossless": True,
+    }
+    return write_picture(path, pictures[0], PICTURE, inputs, form="WEBP", exif=exif, **how)
 
 
 def write_picture(

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..types import DynamicIDError, Part, hinting
-from . import convert, dataset, download, drawn, encode, evaluate, generate, train
+from . import convert, dataset, download, drawn, edit, encode, evaluate, generate, train
 
 PROGRAM = "python -m dynamicid_core"
-COMMANDS = (encode, generate, dataset, train, evaluate, drawn, convert, download)
+COMMANDS = (encode, edit, generate, dataset, train, evaluate, drawn, convert, download)
 HINTS: dict[Part, str] = {  # how a user supplies what the core finds missing
     "face detector": "Name an InsightFace model pack with --detector.",
     "detected face": "Encode a photo in which the face is visible.",

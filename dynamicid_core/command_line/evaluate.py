@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..types import DynamicIDError
-from . import asked, generate, models, refining, samples
+from . import asked, film, generate, models, refining, samples
 from .encode import add_photo_arguments
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     generate.add_option_arguments(parser)
     add_photo_arguments(parser)
     models.add_arguments(parser, pipeline=True)
-    parser.set_defaults(origin=None, prompt=None, seed=None, photos=(), people=None, **refining.UNASKED)
+    parser.set_defaults(origin=None, prompt=None, seed=None, photos=(), people=None, **refining.UNASKED, **film.UNASKED)
 
 
 def _add_judges(group: Any) -> None:

@@ -9,6 +9,8 @@ beside the picture, or in --people. --no-metadata leaves all of that out.
 
 With --refine the faces are sampled again, each enlarged and with its person alone; --picture does so with a picture that
 is there.
+
+With --keyframes or --driving, or with face files that move, it is a film.
 """
 
 from __future__ import annotations
@@ -26,16 +28,17 @@ from ..bases import base_named
 from ..saving import PICTURE, write_picture
 from ..types import Cast, DynamicIDError, SAAOptions
 from ..writing import check_file
-from . import models, people, refining, world
+from . import film, models, people, refining, world
 from .encode import add_photo_arguments, photo_options
 from .remembered import located, note_files, note_models
-from .settings import SAMPLERS, Settings, need_file, read_png, write_png
+from .settings import SAMPLERS, Settings, need_file, read_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..gate_maps import GateRecorder
     from ..hosts.diffusers import DynamicID
+    from ..refining import RefinedPicture
 
 SUMMARY = "a picture of people from photos or face files"
 EXAMPLES = """
@@ -45,6 +48,8 @@ examples:
       --face ben.safetensors --box 0.5,0,1,1 --prompt "two people at a cafe" --size 1024x768 --seed 7 -o cafe.png
   {program} --face anna1.jpg anna2.jpg --mask left.png          two photos of one person, a painted region
   {program} --from cafe.png --seed 8                            the same with another seed, where its photos are
+  {program} --face anna.jpg --keyframes "0: neutral; 12: very happy" --face ben.jpg --keyframes "8: neutral; 20: surprised" \
+      --fps 12 -o film.webp                                     a film of 21 pictures
   {program} --picture group.jpg anna.jpg ben.jpg --refine-which unlike --refine-tries 4 --refine-prompt "photo of a face"
   {program} --stand-in --explain                                without any model files: two drawn people
 
@@ -98,6 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_option_arguments(parser)
     refining.add_arguments(parser)
+    film.add_arguments(parser)
     add_photo_arguments(parser)
     models.add_arguments(parser, pipeline=True)
     parser.add_argument("--offload", action="store_true", help="keep on the device only what is at work; saves memory")
@@ -136,7 +142,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     base = read_png(options.origin) if options.origin else Settings(seed=random.SystemRandom().randrange(2**32))
     if options.origin is None and options.stand_in:
         base = dataclasses.replace(base, **world.defaults(len(people.people_of(options)) or len(world.SHOWN)))
-    names = ("prompt", "negative", "steps", "cfg", "seed", "sampler", "picture")
+    names = ("prompt", "negative", "steps", "cfg", "seed", "sampler", "picture", "frames", "fps")
     typed: dict[str, Any] = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.size:
         typed["width"], typed["height"] = options.size
@@ -200,8 +206,9 @@ def drawing_path(output: Path, name: str) -> Path:
 
 
 def drawings_of(settings: Settings, options: argparse.Namespace) -> tuple[str, ...]:
-    """Those of ``DRAWINGS`` that are made: identity is seen going into new pictures alone."""
-    return () if not options.explain else DRAWINGS[:1] if settings.picture else DRAWINGS
+    """Those of ``DRAWINGS`` that are made: identity is seen going into one new picture alone."""
+    films = settings.frames > 1 or any(person.moves for person in settings.people)
+    return () if not options.explain else DRAWINGS[:1] if settings.picture or films else DRAWINGS
 
 
 def explain(
@@ -239,13 +246,22 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             hint = " The picture was made with --stand-in." * bool(settings.models.get("stand_in"))
             raise DynamicIDError(f"Nobody is given. Name a photo of each person, or use --face.{hint}")
         written = _generate(settings, options, drawn, inputs)
-    settings, better = written.pop("settings"), written.pop("refined")
-    text = "\n".join(f"saved {path}" for path in written.values()) + f"\nseed {settings.seed}"
-    found: dict[str, Any] = {name: str(path) for name, path in written.items()}
+    settings, refined = written.pop("settings"), written.pop("refined")
+    pictures: list[Path] = written.pop("pictures")
+    files = [*pictures[:1], *written.values()]
+    more = f" to {pictures[-1].name}" if len(pictures) > 1 else ""
+    text = f"saved {files[0]}{more}\n" + "".join(f"saved {path}\n" for path in files[1:]) + f"seed {settings.seed}"
+    found: dict[str, Any] = {"picture": str(pictures[0])} | {name: str(path) for name, path in written.items()}
+    if more:
+        found["pictures"] = [str(path) for path in pictures]
     found |= {"settings": dataclasses.asdict(settings)}
-    if better is not None:
-        text += f"\n{better.report()}"
-        found |= {"refined": [dataclasses.asdict(person) for person in better.people], "report": better.report()}
+    if refined:
+        report = "\n\n".join(better.report() for better in refined)
+        text += f"\n{report}"
+        found |= {
+            "refined": [dataclasses.asdict(person) for better in refined for person in better.people],
+            "report": report,
+        }
     return {"text": text, "json": found}
 
 
@@ -258,13 +274,11 @@ def _sized(settings: Settings, options: argparse.Namespace, did: DynamicID) -> S
 
 
 def _generate(settings: Settings, options: argparse.Namespace, drawn: bool, inputs: Sequence[str]) -> dict[str, Any]:
-    from PIL import Image
-
     from ..gate_maps import GateRecorder
 
     photos = any(not people.is_face_file(path) for person in settings.people for path in person.files)
-    poses = any(person.pose_image for person in settings.people)
-    edits = poses or any(person.expression for person in settings.people)
+    poses = any(person.pose_image or person.driving for person in settings.people)
+    edits = poses or any(person.expression or person.moves for person in settings.people)
     found = photos or poses or settings.refine is not None
     used = models.named(options, photos=photos, faces=found, expressions=edits)
     if options.origin:
@@ -272,7 +286,34 @@ def _generate(settings: Settings, options: argparse.Namespace, drawn: bool, inpu
     did = models.load_dynamicid(options, photos=photos, faces=found, expressions=edits)
     settings = dataclasses.replace(_sized(settings, options, did), models=used)
     cast = people.make_cast(did, settings)
-    recorder = GateRecorder() if options.explain and not settings.picture else None
+    count = 1 if settings.picture else film.length(settings, cast)
+    recorder = GateRecorder() if count == 1 and DRAWINGS[1] in drawings_of(settings, options) else None
+    # Drawn portraits are gone when the command ends: the settings then say that there were none.
+    kept = dataclasses.replace(settings, people=()) if drawn else settings
+    refined: list[RefinedPicture] = []
+    made: list[Image] = []  # the last picture
+    told = not options.no_metadata
+
+    def draw(shown: Cast, number: int) -> Image:
+        if count > 1 and not options.quiet:
+            print(f"picture {number + 1} of {count}", file=sys.stderr)
+        picture, better = _drawn(did, shown, settings, options, recorder)
+        refined.extend([] if better is None else [better])
+        made[:] = [picture]
+        return picture
+
+    film.check(options.output, count, inputs)
+    pictures = film.make(count, cast, draw, options.output, kept, told, inputs)
+    written: dict[str, Any] = {"pictures": pictures, "settings": kept, "refined": refined}
+    return written | (explain(options.output, cast, recorder, made[0], inputs, told) if options.explain else {})
+
+
+def _drawn(
+    did: DynamicID, cast: Cast, settings: Settings, options: argparse.Namespace, recorder: GateRecorder | None
+) -> tuple[Image, RefinedPicture | None]:
+    """One picture of the people, or the one that was given, after its second pass if there is one."""
+    from PIL import Image
+
     if settings.picture:
         use_sampler(did.pipe, settings)
         picture = refining.given_picture(settings, options.stand_in)
@@ -283,11 +324,4 @@ def _generate(settings: Settings, options: argparse.Namespace, drawn: bool, inpu
     if settings.refine is not None:
         better = refining.refined(did, picture, cast, settings, progress=not options.quiet)
         picture = Image.fromarray(better.image)
-    picture = world.enlarged(picture) if options.stand_in else picture
-    # Drawn portraits are gone when the command ends: the settings then say that there were none.
-    kept = dataclasses.replace(settings, people=()) if drawn else settings
-    told = not options.no_metadata
-    written = {"picture": write_png(options.output, picture, kept if told else None, inputs)}
-    if options.explain:
-        written |= explain(options.output, cast, recorder, picture, inputs, told)
-    return {**written, "settings": kept, "refined": better}
+    return world.enlarged(picture) if options.stand_in else picture, better

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluation.cases import parse_box
 from ..face_files import load_face
+from ..keyframes import EASINGS
 from ..pictures import read_mask
 from ..types import Cast, DynamicIDError, Face, Person, Region
 from .settings import PersonSettings, Settings
@@ -36,7 +37,7 @@ class _PersonAction(argparse.Action):
         elif not people:
             parser.error(f"{option_string} belongs to the --face before it, and there is none")
         else:
-            people[-1] = {**people[-1], self.dest: values}
+            people[-1] = {**people[-1], self.dest: tuple(values) if isinstance(values, list) else values}
         namespace.people = people
 
 
@@ -70,6 +71,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--expression-strength", type=float, metavar="X", help="0: the photo's, 1: as described (default), up to 2")
     add("--expression-source", metavar="TEXT", help="what that person's photo shows (default: read off it)")
     add(
+        "--keyframes",
+        metavar="TEXT",
+        help='what the face shows in which picture of a film: "0: neutral; 12: very happy"',
+    )
+    add("--driving", nargs="+", metavar="PICTURE", help="pictures of anybody whose motion the face takes, one by one")
+    add(
+        "--easing", choices=tuple(EASINGS), help=f"how one keyframe becomes the next (default: {PersonSettings.easing})"
+    )
+    add("--smoothing", type=float, metavar="X", help="over how many pictures the motion of --driving is evened out")
+    add(
         "--pose-image",
         metavar="PHOTO",
         help="take the pose, and the expression where none is given, from this photo of anybody",
@@ -95,8 +106,9 @@ def is_face_file(path: str) -> bool:
     return path.endswith((".safetensors", ".sft"))
 
 
-def make_face(did: DynamicID, person: PersonSettings, how: Mapping[str, Any]) -> Face:
-    """The face of a face file or of photos, with the expression asked for; ``how``: options of ``DynamicID.encode``."""
+def make_face(did: DynamicID, person: PersonSettings, how: Mapping[str, Any], frames: int = 0) -> Face:
+    """The face of a face file or of photos, with the expressions asked for; ``how``: options of ``DynamicID.encode``;
+    ``frames``: of the film, 0: as many as the face's own motion has."""
     first = person.files[0]
     name = person.name or Path(first).stem
     if is_face_file(first):
@@ -109,6 +121,15 @@ def make_face(did: DynamicID, person: PersonSettings, how: Mapping[str, Any]) ->
         if encoded.message:
             print(f"{name}: {encoded.message}", file=sys.stderr)
         face = encoded.face
+    if person.moves:
+        return did.animate(
+            face,
+            person.keyframes,
+            driving=person.driving,
+            source=person.expression_source,
+            options=person.animation(frames),
+            warn=lambda text: print(f"{name}: {text}", file=sys.stderr),
+        )
     if not (person.expression or person.pose_image):
         return face
     return did.edit(
@@ -132,5 +153,7 @@ def make_region(person: PersonSettings) -> Region | None:
 
 def make_cast(did: DynamicID, settings: Settings) -> Cast:
     """Everybody, in the order in which they were typed."""
-    people = (Person(make_face(did, p, settings.photos), make_region(p), p.weight) for p in settings.people)
+    people = (
+        Person(make_face(did, p, settings.photos, settings.frames), make_region(p), p.weight) for p in settings.people
+    )
     return Cast(tuple(people))

@@ -10,19 +10,21 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..animation import AnimationOptions
 from ..evaluation.cases import parse_box
 from ..faces import ON_NO_FACE, ORDERS
+from ..keyframes import parse_keyframes
 from ..motion import check_strength
 from ..pictures import check_crop_factor, opened
 from ..plain import build, one_line, parse_json
 from ..refining import RefineOptions
-from ..saving import PICTURE, SETTINGS_KEY, write_picture
-from ..types import DynamicIDError, SAAOptions, check_range
+from ..saving import PICTURE, SETTINGS_KEY, settings_in, write_film, write_picture
+from ..types import MOST_FRAMES, DynamicIDError, SAAOptions, check_range
 from ..writing import AnyPath
 
 if TYPE_CHECKING:
@@ -57,27 +59,50 @@ class PersonSettings:
     expression_strength: float = 1.0
     pose_image: str | None = None
     expression_source: str = ""  # what the person's own photo shows; "": read off it
+    keyframes: str = ""  # what the face shows in which picture of a film
+    driving: tuple[str, ...] = ()  # pictures whose motion it takes, one after another
+    easing: str = AnimationOptions().easing
+    smoothing: float = AnimationOptions().smoothing
 
     def __post_init__(self) -> None:
         if not self.files or not all(self.files):
             raise DynamicIDError("A person has no photo; name at least one.")
-        if "" in (self.mask, self.pose_image):
-            raise DynamicIDError("A person's mask or pose image has no name; name a file, or leave it out.")
+        if "" in (self.mask, self.pose_image, *self.driving):
+            raise DynamicIDError(
+                "A person's mask, pose image or driving picture has no name; name a file, or leave it out."
+            )
         parse_box(self.box)
         check_range(self.weight, "--weight", -10.0, 10.0)
         check_strength(self.expression_strength)
+        if self.keyframes:
+            parse_keyframes(self.keyframes)
+        if self.moves and (self.expression or self.pose_image):
+            raise DynamicIDError(
+                "A person has --keyframes or --driving besides --expression or --pose-image; give one kind."
+            )
         check_range(self.index or 0, "--face-index", 0, MOST_FACES)
+
+        self.animation(0)
+
+    @property
+    def moves(self) -> bool:
+        """Whether the face is another one in every picture of a film."""
+        return bool(self.keyframes or self.driving)
+
+    def animation(self, frames: int) -> AnimationOptions:
+        """How the face moves in a film of so many pictures; 0: as many as its own motion has."""
+        return AnimationOptions(frames, self.easing, self.smoothing, self.expression_strength)
 
     @property
     def paths(self) -> list[str]:
         """Every file that is read for this person."""
-        return [*self.files, *(path for path in (self.mask, self.pose_image) if path)]
+        return [*self.files, *(path for path in (self.mask, self.pose_image, *self.driving) if path)]
 
     def with_files(self, change: Callable[[str], str]) -> PersonSettings:
         """The same with other paths of all files."""
-        files = tuple(map(change, self.files))
+        files, driving = tuple(map(change, self.files)), tuple(map(change, self.driving))
         mask, pose = (path and change(path) for path in (self.mask, self.pose_image))
-        return dataclasses.replace(self, files=files, mask=mask, pose_image=pose)
+        return dataclasses.replace(self, files=files, mask=mask, pose_image=pose, driving=driving)
 
 
 @dataclass(frozen=True)
@@ -110,6 +135,8 @@ class Settings:
     options: SAAOptions = field(default_factory=SAAOptions)
     picture: str | None = None  # that is refined in place of a new one
     refine: RefineSettings | None = None  # None: no second pass
+    frames: int = 0  # pictures of a film; 0: as many as the face that moves longest has, or one picture
+    fps: float = 8.0  # of a film
     models: dict[str, Any] = field(default_factory=dict)  # option of the command line -> the model file that is used
 
     def __post_init__(self) -> None:
@@ -128,6 +155,12 @@ class Settings:
             raise DynamicIDError("The picture that is refined has no name; name a file, or leave it out.")
         if self.picture and self.refine is None:
             raise DynamicIDError("A picture that is given is there to be refined; leave out --no-refine.")
+        check_range(self.frames, "--frames", 0, MOST_FRAMES)
+        check_range(self.fps, "--fps", 0.1, 240)
+        if self.picture and (self.frames or any(person.moves for person in self.people)):
+            raise DynamicIDError(
+                "A picture that is given is one picture; leave out --frames, --keyframes and --driving."
+            )
         _check_photos(self.photos)
         _check_models(self.models)
 
@@ -216,7 +249,7 @@ def read_png(path: Path) -> Settings:
     """The settings of a picture that ``generate`` made, as written there; nothing that they name is looked for."""
     try:
         with opened(path, "picture", "It is damaged, or no PNG of `generate`.") as image:
-            text = image.info.get(SETTINGS_KEY)
+            text = image.info.get(SETTINGS_KEY) or settings_in(image)
     except DynamicIDError as error:
         raise DynamicIDError(f"--from: {error}") from error
     if text is None:
@@ -235,3 +268,11 @@ def write_png(path: Path, picture: Image, settings: Settings | None, inputs: Ite
     if settings is not None:
         info.add_itxt(SETTINGS_KEY, settings.to_json())  # as text, but for any language
     return write_picture(path, picture, PICTURE, inputs, form="PNG", pnginfo=info)
+
+
+def write_webp(
+    path: Path, pictures: Sequence[Image], settings: Settings, told: bool, inputs: Iterable[AnyPath] = ()
+) -> Path:
+    """A film, with its settings where they are ``told``. Raises DynamicIDError if it cannot be saved there."""
+    ascii_only = json.dumps(json.loads(settings.to_json())) if told else None
+    return write_film(path, pictures, settings.fps, ascii_only, inputs)

@@ -134,7 +134,7 @@ def test_help(capsys):
         main(["--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
-    assert all(f"  {name} " in out for name in ("convert", "encode", "generate", "download"))
+    assert all(f"  {name} " in out for name in ("convert", "encode", "edit", "generate", "download"))
 
 
 # --- encode -------------------------------------------------------------------------------------------------------
@@ -335,6 +335,80 @@ def test_files_of_one_name_are_not_taken_for_each_other():
     files = [person.files[0] for person in Settings(people=people).shared().people]
     assert files == ["1.png (1 of 2)", "1.png (2 of 2)", "1.png (1 of 2)", "2.png"]
     assert Settings(people=people).shared() == Settings(people=people).shared().shared()
+
+
+def test_a_film_as_one_picture_that_is_animated(folder, capsys):
+    moves = ["--face", "anna.png", "--keyframes", "0: as in the photo; 2: very happy", "--face", "ben.jpg"]
+    words = ["generate", *moves, "--stand-in", *SMALL, "--seed", 3, "--fps", 4, "-o", "film.webp"]
+    code, out, _ = run(capsys, *words, "--explain", "--json")
+    assert code == 0 and json.loads(out)["picture"] == "film.webp" and "activation" not in json.loads(out)
+    with Image.open("film.webp") as film:
+        assert (film.format, film.n_frames, film.info["loop"]) == ("WEBP", 3, 0)
+        frames = []
+        for number in range(3):
+            film.seek(number)
+            frames.append(np.asarray(film.convert("RGB"), dtype=int))
+            assert film.info["duration"] == 250
+    assert np.abs(frames[0] - frames[2]).max() > 3
+    first = ["generate", "anna.png", "ben.jpg", "--stand-in", *SMALL, "--seed", 3, "-o", "first.png"]
+    assert run(capsys, *first)[0] == 0  # with faces that do not move
+    with Image.open("first.png") as picture:
+        assert np.array_equal(np.asarray(picture.convert("RGB")), frames[0])
+    assert run(capsys, "generate", "--from", "film.webp", "--stand-in", "--quiet", "-o", "again.webp")[0] == 0
+    assert Path("again.webp").read_bytes() == Path("film.webp").read_bytes()
+    assert run(capsys, *words, "--no-metadata")[0] == 0
+    with Image.open("film.webp") as film:
+        assert not film.getexif()
+    assert "film.webp" in failure(capsys, *words)  # nothing says any more that it may be replaced
+
+
+def test_a_film_as_numbered_pictures(folder, capsys):
+    assert run(capsys, "encode", "anna.png", "--stand-in")[0] == 0
+    driven = ["edit", "anna.safetensors", "--driving", "ben.jpg", "anna.png", "--stand-in", "-o", "film.safetensors"]
+    code, out, _ = run(capsys, *driven, "--json")
+    assert code == 0 and json.loads(out) == {"face": "film.safetensors", "frames": 2}
+    words = ["generate", "film.safetensors", "--stand-in", *SMALL, "--seed", 3, "-o", "film.png"]
+    code, out, _ = run(capsys, *words, "--frames", 3)
+    assert code == 0 and out.startswith("saved film_0000.png to film_0002.png\nseed 3")
+    pictures = [Path(f"film_{number:04}.png").read_bytes() for number in range(3)]
+    assert read_png(Path("film_0001.png")).frames == 3 and not Path("film.png").exists()
+    assert pictures[0] != pictures[1] == pictures[2]
+    Image.new("RGB", (8, 8)).save("film_0001.png")
+    assert "film_0001.png" in failure(capsys, *words)  # somebody's picture; nothing is made
+    assert Path("film_0000.png").read_bytes() == pictures[0]
+
+
+def test_edit_writes_a_face_with_another_expression(folder, capsys):
+    assert run(capsys, "encode", "anna.png", "--stand-in")[0] == 0
+    before = load_face("anna.safetensors")
+    words = ["edit", "anna.safetensors", "--stand-in", "-o", "new.safetensors"]
+    code, out, _ = run(capsys, *words, "--expression", "very surprised", "--strength", 0.5)
+    assert code == 0 and out == "wrote new.safetensors\n"
+    half = load_face("new.safetensors")
+    assert run(capsys, *words, "--keyframes", "0: very surprised; 9: neutral", "--easing", "linear")[0] == 0
+    film = load_face("new.safetensors")
+    assert film.frames == 10 and torch.equal(film.identity, before.identity)
+    assert torch.allclose(torch.lerp(before.tokens[0], film.tokens[0], 0.5), half.tokens[0], atol=1e-5)
+
+    assert "Nothing is asked for" in failure(capsys, *words)
+    assert "give one kind" in failure(capsys, *words, "--keyframes", "0: happy", "--expression", "sad")
+    assert "'happy' is no keyframe" in failure(capsys, *words, "--keyframes", "happy")
+    assert "There is no picture gone.png" in failure(capsys, *words, "--driving", "gone.png")
+    assert "moves already" in failure(
+        capsys, "edit", "new.safetensors", "--expression", "sad", "--stand-in", "-o", "x.safetensors"
+    )
+    assert "anna.safetensors" in failure(capsys, *words[:-1], "anna.safetensors", "--expression", "sad")
+
+
+def test_mistakes_about_films(folder, capsys):
+    def said(*words: object) -> str:
+        return failure(capsys, "generate", *words, "--stand-in", *SMALL)
+
+    moves = ["--face", "anna.png", "--keyframes", "0: happy; 1: sad"]
+    assert "--frames is 5000" in said("anna.png", "--frames", 5000)
+    assert "--fps is 0.0" in said(*moves, "--fps", 0)
+    assert "give one kind" in said(*moves, "--expression", "sad")
+    assert "is one picture" in said(*moves, "--picture", "ben.jpg")
 
 
 def test_without_metadata_there_is_none(folder, capsys):
