@@ -220,7 +220,7 @@ def build_short(object_info: dict, host_version: str) -> dict:
         "output_name": ["image"],
         "display_name": whole["title"],
     }
-    photos = tuple(dataclasses.replace(SETTING.photo(n), color=parts.node_color(n - 1)) for n in (1, 2))
+    photos = tuple(dataclasses.replace(SETTING.photo(n, n), color=parts.node_color(n - 1)) for n in (1, 2))
     inputs = {f"photo {n}": Link(photos[n - 1].title, "image") for n in (1, 2)}
     made = Node(definition["id"], whole["title"], inputs, width=NODE_SIZE[0])
     saved = Node(

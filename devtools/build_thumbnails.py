@@ -1,17 +1,21 @@
 """Write the templates' pictures: ``python devtools/build_thumbnails.py [--server URL]``, photos on the left, what came of
-them on the right. The ComfyUI that runs there needs this pack and the drawn world's files."""
+them on the right. The ComfyUI that runs there needs this pack and the drawn world's files.
+
+The host's gallery asks for ``<title>.jpg`` and nothing else, but browsers go by a picture's content: a film is an animated
+WebP of that name."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import sys
+from pathlib import Path
 
 import build_blueprints as short
 import build_workflows as parts
 from comfyui.speaking import Client
 from graphs import Graph, to_api
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageSequence
 
 HEIGHT, PHOTO, GAP, ARROW = 512, 240, 24, 72  # px
 GROUND = (32, 32, 32)
@@ -34,28 +38,51 @@ def compose(photos: list[Image.Image], result: Image.Image | None) -> Image.Imag
     return sheet
 
 
-def pictures(client: Client, graph: dict[str, dict]) -> tuple[list[Image.Image], Image.Image]:
-    """The photos of a graph and its saved picture."""
+def pictures(client: Client, graph: dict[str, dict]) -> tuple[list[Image.Image], list[Image.Image]]:
+    """The photos of a graph and its saved picture, or the frames of its film."""
     outputs = client.run_graph(graph).ui
 
-    def shown(kind: str) -> list[Image.Image]:
-        numbers = [number for number, node in graph.items() if node["class_type"] == kind]
-        return [Image.open(io.BytesIO(client.view(outputs[number]["images"][0]))).convert("RGB") for number in numbers]
+    def shown(*kinds: str) -> list[Image.Image]:
+        numbers = [number for number, node in graph.items() if node["class_type"] in kinds]
+        return [Image.open(io.BytesIO(client.view(outputs[number]["images"][0]))) for number in numbers]
 
-    (result,) = shown("SaveImage")
-    return shown("DynamicIDDrawnPerson"), result
+    (result,) = shown("SaveImage", "SaveAnimatedWEBP")
+    frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(result)]
+    return [photo.convert("RGB") for photo in shown("DynamicIDDrawnPerson")], frames
+
+
+def save(sheets: list[Image.Image], path: Path) -> None:
+    """A picture as JPEG; several as a film, of half the height: it is larger, and shown small."""
+    if len(sheets) == 1:
+        sheets[0].save(path, quality=88)
+        return
+    half = [sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.LANCZOS) for sheet in sheets]
+    how = {
+        "save_all": True,
+        "append_images": half[1:],
+        "duration": 1000 // parts.FPS,
+        "loop": 0,
+        "quality": 70,
+        "method": 6,
+    }
+    half[0].save(path, "WEBP", **how)
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Write the templates' pictures with a running ComfyUI.")
     parser.add_argument("--server", default="http://127.0.0.1:8188", help="its address (default: %(default)s)")
-    client = Client(parser.parse_args(arguments).server)
+    parser.add_argument("--only", choices=parts.RECIPES, help="one of them (default: all)")
+    options = parser.parse_args(arguments)
+    client = Client(options.server)
     object_info = client.object_info()
     titles = {"two_people": [parts.TITLES["two_people"], short.SHORT]}
     for name, recipe in parts.RECIPES.items():
-        sheet = compose(*pictures(client, to_api(Graph(name, recipe(parts.WORLD)), object_info)))
+        if options.only not in (None, name):
+            continue
+        photos, frames = pictures(client, to_api(Graph(name, recipe(parts.WORLD)), object_info))
+        sheets = [compose(photos, frame) for frame in frames]
         for title in titles.get(name, [parts.TITLES[name]]):
-            sheet.save(parts.WORKFLOWS / f"{title}.jpg", quality=88)
+            save(sheets, parts.WORKFLOWS / f"{title}.jpg")
     return 0
 
 

@@ -74,8 +74,8 @@ class Setting:
         who = ("", "a person", "two people side by side", "three people side by side")[people]
         return f"photo of {who} in a sunlit park, upper {'body' if people == 1 else 'bodies'}, looking at the camera"
 
-    def photo(self, number: int) -> Node:
-        """The node that a person's photo comes from; ``example.png`` comes with the host."""
+    def photo(self, number: int, who: int) -> Node:
+        """The node that a person's photo comes from; ``example.png`` comes with the host. ``who``: of the drawn people."""
         return Node("LoadImage", f"Photo of person {number}", {"image": "example.png"})
 
 
@@ -85,8 +85,8 @@ class DrawnSetting(Setting):
     def prompt(self, people: int, where: str = "") -> str:
         return f"a drawing of {('', 'one person', 'two people', 'three people')[people]}, blue background"
 
-    def photo(self, number: int) -> Node:
-        return Node("DynamicIDDrawnPerson", f"Photo of person {number}", {"seed": 9999 + number})
+    def photo(self, number: int, who: int) -> Node:
+        return Node("DynamicIDDrawnPerson", f"Photo of person {number}", {"seed": 9999 + who})
 
 
 DDIM = {"seed": 42, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
@@ -132,9 +132,9 @@ def models(to: Setting) -> Group:
     return group(1, "Models", nodes)
 
 
-def person(to: Setting, number: int) -> tuple[Node, Node]:
-    """A photo and its face, one above the other, in the person's colour."""
-    photo = to.photo(number)
+def person(to: Setting, number: int, who: int = 0) -> tuple[Node, Node]:
+    """A photo and its face, one above the other, in the person's colour. ``who``: which drawn person, if not that number."""
+    photo = to.photo(number, who or number)
     inputs = {
         "dynamicid": Link("Load DynamicID", "dynamicid"),
         "clip_vision": Link("Load CLIP Vision", "CLIP_VISION"),
@@ -352,6 +352,51 @@ def refined_faces(to: Setting) -> tuple[Group, ...]:
     )
 
 
+FRAMES, FPS = 16, 8  # of the short film
+BEARDLESS = 4  # a drawn person; drawn beards come and go with expressions
+MOTIONS = (
+    "0: neutral, front view; 2: neutral; 5: very happy; 12: very happy; 15: neutral",
+    "0: neutral, front view; 7: neutral; 10: very surprised",
+)
+
+
+def short_film(to: Setting) -> tuple[Group, ...]:
+    text = (
+        "Write in **Motion of person 1** and **2** what each face shows in which picture, each at times of its own. **One noise "
+        "for all** lets every picture begin alike, so that nothing else changes. **batch_size** in **Picture size** is the "
+        "film's length."
+    )
+
+    def moved(number: int, keyframes: str) -> Node:
+        inputs = {
+            "dynamicid": Link("Load DynamicID", "dynamicid"),
+            "face": face(number),
+            "clip": Link("Load Checkpoint", "CLIP"),
+            "keyframes": keyframes,
+        }
+        return Node("DynamicIDAnimateMotion", f"Motion of person {number}", inputs, node_color(number - 1))
+
+    first, second = (moved(number, keyframes) for number, keyframes in enumerate(MOTIONS, 1))
+    cast = Link("Place Faces in Boxes", "cast")
+    placed = place_in_boxes([Link(node.title, "face") for node in (first, second)])
+    prompts, (size, sampler, decode) = sampled(to, cast, 2)
+    size = replace(size, inputs=size.inputs | {"batch_size": FRAMES})
+    noise = {"samples": Link(size.title, "LATENT"), "seed_behavior": "fixed"}
+    alike = Node("LatentBatchSeedBehavior", "One noise for all", noise)
+    sampler = replace(sampler, inputs=sampler.inputs | {"latent_image": Link(alike.title, "LATENT")})
+    enlarge, save = saved(to, Link("VAE Decode", "IMAGE"))
+    film = {"images": save.inputs["images"], "filename_prefix": "dynamicid/film", "fps": float(FPS)}
+    save = Node("SaveAnimatedWEBP", "Save Animated WEBP", film)
+    return (
+        start(START, PHOTOS, text),
+        models(to),
+        group(2, "Who, and how they look", (*person(to, 1), first), (*person(to, 2, BEARDLESS), second)),
+        group(3, "Where", (placed, preview(cast))),
+        group(4, "Prompt", prompts),
+        group(5, "Picture", (size, alike, sampler, decode, *enlarge), (save,)),
+    )
+
+
 # Name of the file for scripts, and the title that artists see, which is the template's file name.
 TITLES = {
     "single_person": "2 One Person",
@@ -360,10 +405,11 @@ TITLES = {
     "blend": "5 One New Person out of Two",
     "three_people_masks": "6 Three People with Masks",
     "refined_faces": "7 Refined Faces",
+    "short_film": "12 Short Film",
 }
 RECIPES = {
     recipe.__name__: recipe
-    for recipe in (single_person, two_people, edited_expression, blend, three_people_masks, refined_faces)
+    for recipe in (single_person, two_people, edited_expression, blend, three_people_masks, refined_faces, short_film)
 }
 
 

@@ -29,14 +29,16 @@ ROOM = {
     "DynamicIDApply": 40,
     "DynamicIDPreviewCast": 300,
     "DynamicIDEditMotion": 130,
+    "DynamicIDAnimateMotion": 90,
     "CLIPTextEncode": 110,
     "SaveImage": 480,
+    "SaveAnimatedWEBP": 480,
     "PreviewImage": 230,
     "DynamicIDRefineFaces": 300,
     NOTE: 130,
 }
 SHORTER = {"KSampler": ("Sampler",), "ImageScaleBy": ("Enlarge",)}  # titles that say no more than the type's
-WIDTH = {"SaveImage": 480, NOTE: 420}
+WIDTH = {"SaveImage": 480, "SaveAnimatedWEBP": 480, NOTE: 420}
 DEFAULT_WIDTH = 300
 
 

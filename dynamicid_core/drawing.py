@@ -119,7 +119,7 @@ def draw_portrait(face: Face, size: int = 256) -> np.ndarray:
     picture, font = Image.new("RGB", (size, size), GROUND), caption_font(size * 3 // 2, size * 3 // 2)
     if face.thumbnail is not None:
         picture.paste(_thumbnail(face.thumbnail).resize((size, size), Image.Resampling.LANCZOS))
-    lines = [face.name or "no name", *(["no portrait in this file"] if face.thumbnail is None else [])]
+    lines = [f"{face.name or 'no name'}{_frames(face)}", *(["no portrait in this file"] if face.thumbnail is None else [])]
     draw_caption(picture, lines, 0, size, (255, 255, 255), font, last=None if face.thumbnail is not None else STRANGER)
     return np.asarray(picture)
 
@@ -133,9 +133,13 @@ def _thumbnail(values: Tensor) -> Image.Image:
 
 
 def person_label(number: int, person: Person) -> str:
-    """ "1 Anna x 0.8": number from 1, name, and the weight where it is not 1."""
+    """ "1 Anna x 0.8, 24 frames": number from 1, name, the weight where it is not 1, and how long the face moves."""
     name = f" {person.face.name}" if person.face.name else ""
-    return f"{number + 1}{name}" + (f" x {person.weight:g}" if person.weight != 1 else "")
+    return f"{number + 1}{name}" + (f" x {person.weight:g}" if person.weight != 1 else "") + _frames(person.face)
+
+
+def _frames(face: Face) -> str:
+    return f", {face.frames} frames" if face.frames > 1 else ""
 
 
 def _ground(width: int, height: int, image: np.ndarray | None) -> Image.Image:

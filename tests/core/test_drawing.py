@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -88,6 +89,9 @@ def test_thumbnail_name_and_weight_are_drawn():
     assert (with_face == (0, 255, 0)).all(-1).sum() > 2000
     assert drawing.person_label(1, Person(person_face("Anna"), weight=0.8)) == "2 Anna x 0.8"
     assert drawing.person_label(0, Person(person_face())) == "1"
+    film = dataclasses.replace(person_face("Anna"), tokens=torch.zeros(24, 4, 768))
+    assert drawing.person_label(1, Person(film, weight=0.8)) == "2 Anna x 0.8, 24 frames"
+    assert (drawing.draw_portrait(film) != drawing.draw_portrait(person_face("Anna"))).any()
     plates = [
         (draw_cast(Cast((Person(person_face(name), region, weight),)), 256, 256) == PLATE).all(-1).sum()
         for name, weight in (("", 1), ("Anna", 1), ("Anna", 0.8))
