@@ -119,7 +119,10 @@ def draw_portrait(face: Face, size: int = 256) -> np.ndarray:
     picture, font = Image.new("RGB", (size, size), GROUND), caption_font(size * 3 // 2, size * 3 // 2)
     if face.thumbnail is not None:
         picture.paste(_thumbnail(face.thumbnail).resize((size, size), Image.Resampling.LANCZOS))
-    lines = [f"{face.name or 'no name'}{_frames(face)}", *(["no portrait in this file"] if face.thumbnail is None else [])]
+    lines = [
+        f"{face.name or 'no name'}{_frames(face)}",
+        *(["no portrait in this file"] if face.thumbnail is None else []),
+    ]
     draw_caption(picture, lines, 0, size, (255, 255, 255), font, last=None if face.thumbnail is not None else STRANGER)
     return np.asarray(picture)
 
