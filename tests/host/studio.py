@@ -187,9 +187,10 @@ class Studio:
         def add_faces(text, q, faces, bias, terms, *rest):
             site = len(seen.entries) % LAYERS
             known = call.site_faces(packed[site].to(q), heads[site]).keys
-            looks = [next(i for i, keys in enumerate(known) if torch.equal(keys, row)) for row in faces.keys]
+            # Layers run in another order than the checkpoint's: those after the way down match none, and nobody asks.
+            looks = [next((i for i, keys in enumerate(known) if torch.equal(keys, row)), None) for row in faces.keys]
             entry = {
-                "roles": [FACE if look else NULL for look in looks],
+                "roles": [NULL if look == 0 else FACE for look in looks],
                 "looks": looks,
                 "bias": bias,
                 "terms": terms,
