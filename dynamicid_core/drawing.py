@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -53,17 +53,19 @@ def _caption_box(
     draw_caption(picture, lines, box[0], top, color, font, last)
 
 
-def _face_lines(face: DetectedFace, number: int, chosen: bool) -> list[str]:
-    lines = [f"face {number}: chosen" if chosen else f"face {number}"]
+def _face_lines(face: DetectedFace, number: int, chosen: bool, name: str) -> list[str]:
+    lines = [f"face {number}: {name or 'chosen'}" if chosen else f"face {number}"]
     if chosen and face.pose is not None:
         lines.append("pitch {}  yaw {}  roll {}".format(*(round(angle) for angle in face.pose)))
     return lines
 
 
-def draw_faces(image: np.ndarray, faces: Sequence[DetectedFace], chosen: int | None = None) -> np.ndarray:
+def draw_faces(
+    image: np.ndarray, faces: Sequence[DetectedFace], chosen: int | None = None, name: str = ""
+) -> np.ndarray:
     """A copy of the picture with every face boxed and numbered from 0, in the order of ``faces``.
 
-    The chosen face, by its number, is green with its landmarks and pose, the others yellow with their number; hints
+    The chosen face, by its number, is green with its ``name``, landmarks and pose, the others yellow with their number; hints
     about quality stand below in a colour of their own.
     """
     picture, line = Image.fromarray(image), _line_width(image)
@@ -79,7 +81,7 @@ def draw_faces(image: np.ndarray, faces: Sequence[DetectedFace], chosen: int | N
             for x, y in landmarks:
                 draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colors[i])
     for i in order:  # over all boxes
-        lines, hints = _face_lines(faces[i], i, i == chosen), quality(image, faces[i])
+        lines, hints = _face_lines(faces[i], i, i == chosen, name), quality(image, faces[i])
         _caption_box(
             picture, [*lines, *filter(None, [", ".join(hints)])], faces[i].box, colors[i], HINT if hints else None
         )
@@ -91,24 +93,33 @@ def draw_encoded(encoded: EncodedFace) -> list[np.ndarray]:
     pictures = []
     for photo, found, chosen in zip(encoded.photos, encoded.found, encoded.chosen, strict=True):
         number = next((i for i, face in enumerate(found) if face is chosen), None)
-        picture = Image.fromarray(draw_faces(photo, found, number))
+        picture = Image.fromarray(draw_faces(photo, found, number, encoded.face.name))
         picture.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
         pictures.append(np.asarray(picture))
     return pictures
 
 
+def draw_labelled(
+    image: np.ndarray, faces: Sequence[DetectedFace], labels: Mapping[int, tuple[str, Color]]
+) -> np.ndarray:
+    """A copy of the picture with faces boxed, by their number in ``faces``, each with a text, in its colour."""
+    picture, line = Image.fromarray(image), _line_width(image)
+    for i, (_, color) in labels.items():
+        ImageDraw.Draw(picture).rectangle(faces[i].box, outline=color, width=line)
+    for i, (text, color) in labels.items():  # over all boxes
+        _caption_box(picture, [text], faces[i].box, color)
+    return np.asarray(picture)
+
+
 def draw_scores(image: np.ndarray, score: PictureScore) -> np.ndarray:
     """A copy of the picture with every face boxed, named and judged: green alike, orange not, red duplicates, grey others."""
-    picture, line = Image.fromarray(image), _line_width(image)
     labels: dict[int, tuple[str, Color]] = dict.fromkeys(score.bystanders, ("bystander", STRANGER))
     for person in score.people:
         if person.face is not None:
             verdict, color = ("alike", ALIKE) if person.similarity >= SAME_PERSON else ("not alike", UNLIKE)
             labels[person.face] = (f"{person.name}: {verdict}, {person.similarity:.2f}", color)
         labels |= dict.fromkeys(person.duplicates, (f"{person.name} again", WRONG))
-    for i, (text, color) in labels.items():
-        ImageDraw.Draw(picture).rectangle(score.faces[i].box, outline=color, width=line)
-        _caption_box(picture, [text], score.faces[i].box, color)
+    picture = Image.fromarray(draw_labelled(image, score.faces, labels))
     if missing := [person.name for person in score.people if person.face is None]:
         draw_caption(picture, [f"missing: {', '.join(missing)}"], 0, 0, WRONG, caption_font(*picture.size))
     return np.asarray(picture)

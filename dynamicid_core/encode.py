@@ -175,6 +175,58 @@ def _check_numbers(values: Tensor, network: str) -> None:
         )
 
 
+def encode_shown(
+    photos: Sequence[np.ndarray],
+    shown: Sequence[DetectedFace | None],
+    clip: ClipVision,
+    encoder: TokenEncoder,
+    crop_factor: float = 0.0,
+    name: str = "",
+) -> list[Face]:
+    """A face for each photo (uint8 RGB [h, w, 3]; one may come several times) and who is shown in it, None: nobody was found.
+
+    ``crop_factor`` as in :func:`encode_photos`. Raises DynamicIDError for networks that give no numbers.
+    """
+    parts = [
+        encoded_part(photo, None if face is None else face.box, crop_factor)
+        for photo, face in zip(photos, shown, strict=True)
+    ]
+    pixels = torch.cat([clip_pixels(part) for part, _ in parts])
+    seen = torch.cat([clip.tokens(some) for some in torch.split(pixels, CLIP_BATCH)])
+    null = null_clip_tokens(clip)
+    for given in (seen, null):
+        _check_numbers(given, "CLIP vision model")
+    details = [_details(photo, face, place) for photo, face, (_, place) in zip(photos, shown, parts, strict=True)]
+    unknown = torch.zeros(encoder.sizes.identity)
+    identities = torch.stack([known.get("identity", unknown) for known in details])
+    _check_numbers(identities, "face model")
+    tokens, uncond = encode_tokens(encoder, identities, seen, null)
+    for given in (tokens, uncond):
+        _check_numbers(given, "face encoder of the DynamicID weights")
+    return [
+        Face(row[None], uncond, encoder.hash, name=name, recogniser=encoder.origin.recogniser, **known)
+        for row, known in zip(tokens, details, strict=True)
+    ]
+
+
+Encode = Callable[
+    [Sequence[np.ndarray], Sequence[DetectedFace | None], ClipVision, TokenEncoder, float, str], list[Face]
+]  # as :func:`encode_shown`
+
+
+def check_detector(detector: FaceDetector | None, encoder: TokenEncoder, on_no_face: str) -> None:
+    """Raise DynamicIDError for a detector whose recogniser the encoder does not know, and :class:`types.Missing` for one that
+    is needed: only ``on_no_face="clip only"`` does without."""
+    if detector is not None:
+        check_recogniser(recogniser_of(detector), encoder.origin, "The face analysis")
+    elif on_no_face != "clip only":
+        raise Missing(
+            "face detector",
+            "Without a face detector only the appearance can be taken from a photo, not the identity, "
+            "and only where on_no_face is 'clip only'.",
+        )
+
+
 def encode_photos(
     photos: Sequence[np.ndarray],
     detector: FaceDetector | None,
@@ -188,6 +240,7 @@ def encode_photos(
     name: str = "",
     files: Sequence[str] = (),
     progress: Progress = iter,
+    encode: Encode = encode_shown,
 ) -> EncodedFace:
     """Several photos of one person -> one face, the mean of their tokens.
 
@@ -195,7 +248,8 @@ def encode_photos(
     is looked for, which only ``on_no_face="clip only"`` allows. ``order``, ``index``: which face of several.
     ``crop_factor``: 0 encodes the whole photo, as published, else a square of so many face sizes around the face.
     ``on_no_face``: one of :data:`faces.ON_NO_FACE`. ``files``: the photos' names in messages (default: ``name``).
-    ``progress``: goes through the photos while faces are looked for.
+    ``progress``: goes through the photos while faces are looked for. ``encode``: :func:`encode_shown`, or what remembers
+    its results (:class:`remembering.PhotoMemory`).
     Raises DynamicIDError for photos that cannot be used, for a detector whose recogniser the encoder does not know and
     for networks that give no numbers, and :class:`types.Missing` for a detector that is needed.
     """
@@ -203,32 +257,9 @@ def encode_photos(
     files = files or [name] * len(photos)
     if not len(photos):
         raise DynamicIDError("There is no photo to encode. Give at least one.")
-    if detector is None and on_no_face != "clip only":
-        raise Missing(
-            "face detector",
-            "Without a face detector only the appearance can be taken from a photo, not the identity, "
-            "and only where on_no_face is 'clip only'.",
-        )
-    if detector is not None:
-        check_recogniser(recogniser_of(detector), encoder.origin, "The face analysis")
+    check_detector(detector, encoder, on_no_face)
     found, chosen = choose_faces(photos, detector, order, index, progress, files)
     kept, message = faces.on_no_face(chosen, on_no_face, files) if detector else (list(range(len(photos))), "")
-    boxes = [None if (face := chosen[i]) is None else face.box for i in kept]
-    parts = [encoded_part(photos[i], box, crop_factor) for i, box in zip(kept, boxes, strict=True)]
-    pixels = torch.cat([clip_pixels(part) for part, _ in parts])
-    seen = torch.cat([clip.tokens(some) for some in torch.split(pixels, CLIP_BATCH)])
-    null = null_clip_tokens(clip)
-    for given in (seen, null):
-        _check_numbers(given, "CLIP vision model")
-    details = [_details(photos[i], chosen[i], place) for i, (_, place) in zip(kept, parts, strict=True)]
-    unknown = torch.zeros(encoder.sizes.identity)
-    identities = torch.stack([known.get("identity", unknown) for known in details])
-    _check_numbers(identities, "face model")
-    tokens, uncond = encode_tokens(encoder, identities, seen, null)
-    for given in (tokens, uncond):
-        _check_numbers(given, "face encoder of the DynamicID weights")
-    people = [
-        Face(row[None], uncond, encoder.hash, name=name, recogniser=encoder.origin.recogniser, **known)
-        for row, known in zip(tokens, details, strict=True)
-    ]
+    shown = [photos[i] for i in kept], [chosen[i] for i in kept]
+    people = encode(*shown, clip, encoder, crop_factor, name)
     return EncodedFace(average_faces(people) if len(people) > 1 else people[0], found, chosen, message, photos)

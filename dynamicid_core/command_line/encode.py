@@ -1,7 +1,8 @@
 """Turn photos into face files, which hold numbers only, no photo. They still identify a person: treat them like a photo.
 
 All photos given are of one person and are averaged, unless --each is given: then a photo that cannot be encoded is
-named at the end, and the others become faces all the same.
+named at the end, and the others become faces all the same. With --group everybody in one photo becomes a face file, from
+left to right, and is told with the box in which the photo shows them, for --box of generate.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ..faces import ON_NO_FACE, ORDERS
 from ..pictures import check_crop_factor
 from ..types import DynamicIDError
 from ..writing import check_file, check_folder
-from . import models, world
+from . import group, models, world
 from .settings import need_file
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ examples:
   {program} anna1.jpg anna2.jpg -o faces/anna.safetensors
   {program} --each portraits/*.jpg -o faces            a file for each photo, in the folder
   {program} group.jpg --order left-right --index 1     the second face from the left
+  {program} --group group.jpg --names "Anna, Ben, -" -o faces    a file for each of the first two from the left
 """
 
 
@@ -40,9 +42,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="PATH",
-        help="the face file; with --each the folder (default: as the photo)",
+        help="the face file; with --each and --group the folder (default: as the photo)",
     )
-    parser.add_argument("--each", action="store_true", help="every photo is another person")
+    several = parser.add_mutually_exclusive_group()
+    several.add_argument("--each", action="store_true", help="every photo is another person")
+    several.add_argument("--group", action="store_true", help="everybody in the photo is another person")
+    parser.add_argument(
+        "--names",
+        metavar="TEXT",
+        help="with --group: who they are, in their order; - leaves one out (default: numbers)",
+    )
+    parser.add_argument(
+        "--smallest", type=int, metavar="PX", help="with --group: smaller faces are left out (default: 0)"
+    )
     add_photo_arguments(parser)
     models.add_arguments(parser, pipeline=False)
 
@@ -84,6 +96,10 @@ def target_of(photos: list[str], options: argparse.Namespace) -> Path:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
+    if options.group:
+        return group.run(options, photo_options(options))
+    if options.names is not None or options.smallest is not None:
+        raise DynamicIDError("--names and --smallest are about the people of one photo; give --group too.")
     how = {**(world.photo_defaults() if options.stand_in else {}), **photo_options(options)}
     groups = [[photo] for photo in options.photos] if options.each else [options.photos]
     jobs = {target_of(photos, options): photos for photos in groups}

@@ -27,6 +27,7 @@ from .people import VALIDATION, YAWS, Motion, draw_clothes, draw_identity, draw_
 from .scene import Background, Figure, Scene, draw_background, draw_places
 
 SMALLEST, LARGEST = 32, 4096
+NEXT = 0.75  # of the height: from one head of a group photo to the next
 OURS = re.compile(r"drawn_\d+(_\d+)?|manifest\.parquet|report\.html|cache")  # what lies in a set's folder
 
 
@@ -35,12 +36,24 @@ def portrait(seed: int, motion: Motion, size: int) -> np.ndarray:
 
     Clothes and a plain background follow from the seed, so that they stay when expression and pose change.
     """
+    return group_photo([seed], motion, size)
+
+
+def group_photo(seeds: Sequence[int], motion: Motion, size: int) -> np.ndarray:
+    """The people of some seeds side by side, dressed as in their portraits, before the first one's background.
+
+    uint8 RGB [size, w, 3]: a square for one person, and ``NEXT`` of its side more for each other one.
+    """
     if not SMALLEST <= size <= LARGEST:
         raise DynamicIDError(f"A drawn picture of {size} px cannot be made; choose {SMALLEST} to {LARGEST}.")
-    rng = person_generator(seed, 4)
-    clothes, background = draw_clothes(rng), draw_background(rng)
-    figure = Figure(draw_identity(seed), motion, clothes, 0.5, 0.5, 0.33)
-    return draw_picture(Scene((figure,), Background("plain", background.paint)), size).picture
+    figures, backgrounds = [], []
+    for number, seed in enumerate(seeds):
+        rng = person_generator(seed, 4)
+        clothes, background = draw_clothes(rng), draw_background(rng)
+        figures.append(Figure(draw_identity(seed), motion, clothes, 0.5 + NEXT * number, 0.5, 0.33))
+        backgrounds.append(background)
+    scene = Scene(tuple(figures), Background("plain", backgrounds[0].paint), 1 + NEXT * (len(figures) - 1))
+    return draw_picture(scene, size).picture
 
 
 def posed(expression: str, pose: str, intensity: float = 1.0) -> Motion:

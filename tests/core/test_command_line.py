@@ -150,6 +150,56 @@ def test_encode(folder, capsys):
     assert len(list(Path("faces").iterdir())) == 2
 
 
+def group_picture(*numbers: int) -> Image.Image:
+    """Portraits side by side."""
+    portraits = [draw_portrait(number) for number in numbers]
+    width, height = portraits[0].size
+    picture = Image.new("RGB", (width * len(portraits), height))
+    for place, portrait in enumerate(portraits):
+        picture.paste(portrait, (place * width, 0))
+    return picture
+
+
+def test_everybody_in_a_photo_becomes_a_face_file(folder, capsys):
+    group_picture(0, 1).save("group.png")
+    code, out, _ = run(
+        capsys, "encode", "--group", "group.png", "--stand-in", "--names", "Anna, Ben/B.", "-o", "f", "--json"
+    )
+    anna, ben = json.loads(out)["written"]
+    assert code == 0 and (anna["name"], ben["name"]) == ("Anna", "Ben/B.")
+    assert [Path(one["face"]).name for one in (anna, ben)] == ["Anna.safetensors", "Ben_B.safetensors"]
+    assert anna["box"][2] <= ben["box"][0] and anna["faces_found"] == [2]
+    assert (
+        run(
+            capsys, "encode", "group.png", "--order", "left-right", "--index", 1, "--stand-in", "-o", "ben.safetensors"
+        )[0]
+        == 0
+    )
+    assert torch.equal(load_face("ben.safetensors").tokens, load_face(ben["face"]).tokens)
+    code, out, err = run(capsys, "encode", "--group", "group.png", "--stand-in", "--names", "-")
+    assert code == 0 and "2 faces were found, of which 1 is left out." in err
+    assert out.startswith("wrote group 1.safetensors (--box ") and not Path("group 2.safetensors").exists()
+
+
+def test_group_mistakes(folder, capsys):
+    group_picture(0, 1).save("group.png")
+    group = ("encode", "--group", "group.png", "--stand-in")
+    assert "There are 2 people but 3 names" in failure(capsys, *group, "--names", "a,b,c")
+    assert "Two people would become the file" in failure(capsys, *group, "--names", "anna,Anna")
+    assert "--group takes one photo, not 2" in failure(capsys, *group, "anna.png")
+    assert "leave people out with - in --names" in failure(capsys, *group, "--index", 1)
+    assert "give --group too" in failure(capsys, "encode", "anna.png", "--stand-in", "--names", "Anna")
+    assert "There is no photo gone.png" in failure(capsys, "encode", "--group", "gone.png", "--stand-in")
+    assert run_usage(capsys, *group, "--each") == 2
+
+
+def run_usage(capsys, *words) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    capsys.readouterr()
+    return ended.value.code
+
+
 def test_encode_finds_models_where_artists_have_them(folder, stand_ins, capsys, monkeypatch):
     for source, place in (("saa", "dynamicid"), ("clip_vision", "clip_vision"), ("detector", "insightface/models")):
         target = folder / "models" / place

@@ -18,6 +18,7 @@ from standins.portraits import draw_portrait
 from standins.weights import tensors
 from test_attention import CASES
 
+from dynamicid_core.casting import Places
 from dynamicid_core.checkpoints import load_saa
 from dynamicid_core.face_files import save_face
 from dynamicid_core.gate_maps import GateRecorder
@@ -593,6 +594,26 @@ def test_several_photos_are_averaged_and_photos_without_a_face_reported(whole):
         whole.encode(first, empty)
     with pytest.warns(UserWarning, match="No face was found in the photo: only the appearance"):
         assert whole.encode(empty, on_no_face="clip only").identity is None
+
+
+def test_several_people_become_a_cast_in_one_call(whole):
+    photos = [draw_portrait(number) for number in (0, 1)]
+    anna = whole.encode(photos[0])
+    cast = whole.cast(photos, anna, photos[1], names="Anna, Ben", places=Places("rows"), weights="1, 0.8, 0.5")
+    assert [person.face.name for person in cast.people] == ["Anna", "Ben", ""]
+    assert [person.weight for person in cast.people] == [1, 0.8, 0.5]
+    assert torch.equal(cast.people[0].face.tokens, whole.encode(*photos).tokens)
+    assert torch.equal(cast.people[1].face.tokens, anna.tokens)
+    assert cast.people[0].region.box[2] <= cast.people[1].region.box[0]
+    group = np.concatenate([np.asarray(photo.convert("RGB")) for photo in photos], 1)
+    everybody = whole.encode_group(group, "Anna, Ben", crop_factor=1.5)
+    assert [person.face.name for person in everybody.people] == ["Anna", "Ben"]
+    alone = whole.encode(group, order="left-right", index=1, crop_factor=1.5)
+    assert torch.equal(everybody.people[1].face.tokens, alone.tokens)
+    with pytest.warns(UserWarning, match="of which 1 is left out"):
+        whole.encode_group(group, "-")
+    with pytest.warns(UserWarning, match="Person 1: the photo shows 2 faces"):
+        whole.cast(group)
 
 
 def test_crop_changes_what_is_encoded(whole):

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...casting import EncodedPeople, encode_people
 from ...checkpoints import SAACheckpoint
 from ...encode import EncodedFace, TokenEncoder, encode_photos
 from ...faces import FaceDetector
+from ...groups import EncodedGroup, GroupOptions, encode_group
 from ...pictures import to_rgb
-from ...types import Missing, Part, hinting
+from ...types import Face, Missing, Part, hinting
 
 # How whoever writes Python supplies what the core finds missing.
 HINTS: dict[Part, str] = {
@@ -79,18 +81,29 @@ class PhotoEncoder:
     @hinting(HINTS)
     def encode(self, *images: Any, name: str = "", **how: Any) -> EncodedFace:
         """Photos of one person (paths, PIL images, arrays); ``how`` as in :func:`encode.encode_photos`."""
-        if self.clip_vision is None:
-            raise Missing("CLIP vision", "Encoding photos needs a CLIP vision model.")
         if not name and images and isinstance(images[0], (str, os.PathLike)):
             name = Path(images[0]).stem
-        encoder = self.saa.face_encoder
         files = [Path(image).name if isinstance(image, (str, os.PathLike)) else name for image in images]
-        return encode_photos(
-            [to_rgb(image) for image in images],
-            self.detector,
-            ClipVision(self.clip_vision, self.device),
-            TokenEncoder(FloatNetwork(encoder), encoder.sizes, self.saa.encoder_hash, self.saa.origin),
-            name=name,
-            files=files,
-            **how,
-        )
+        return encode_photos([to_rgb(image) for image in images], *self._parts(), name=name, files=files, **how)
+
+    @hinting(HINTS)
+    def encode_group(self, image: Any, options: GroupOptions = GroupOptions()) -> EncodedGroup:
+        """Everybody in one photo (path, PIL image, array), as :func:`groups.encode_group`."""
+        return encode_group(to_rgb(image), *self._parts(), options)
+
+    @hinting(HINTS)
+    def encode_people(self, *people: Any, **how: Any) -> EncodedPeople:
+        """Several people, each a face, a photo, or a list of photos; ``how`` as in :func:`casting.encode_people`."""
+        given = [one if isinstance(one, Face) else [to_rgb(image) for image in _listed(one)] for one in people]
+        return encode_people(given, *self._parts(), **how)
+
+    def _parts(self) -> tuple[FaceDetector | None, ClipVision, TokenEncoder]:
+        if self.clip_vision is None:
+            raise Missing("CLIP vision", "Encoding photos needs a CLIP vision model.")
+        encoder = self.saa.face_encoder
+        network = TokenEncoder(FloatNetwork(encoder), encoder.sizes, self.saa.encoder_hash, self.saa.origin)
+        return self.detector, ClipVision(self.clip_vision, self.device), network
+
+
+def _listed(photos: Any) -> list[Any]:
+    return list(photos) if isinstance(photos, (list, tuple)) else [photos]

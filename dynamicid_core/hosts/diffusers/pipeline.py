@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...animation import AnimationOptions, animate_face
 from ...bases import fitting_layout
+from ...casting import Places, place_people
 from ...checkpoints import (
     MotionCheckpoint,
     SAACheckpoint,
@@ -25,6 +26,7 @@ from ...detection import load_detector
 from ...face_files import load_face
 from ...faces import FaceDetector
 from ...gate_maps import GateRecorder
+from ...groups import GroupOptions
 from ...motion import MotionNetworks, edit_face
 from ...origins import choose_text_encoder
 from ...pictures import to_rgb
@@ -115,6 +117,28 @@ class DynamicID:
         if encoded.message:
             warnings.warn(encoded.message, stacklevel=2)
         return encoded.face
+
+    def encode_group(self, image: Any, names: str = "", **how: Any) -> Cast:
+        """Everybody in one photo (path, PIL image, array), from left to right, where the photo shows them.
+
+        ``names``: ``"Anna, Ben"``; ``how``: the fields of :class:`groups.GroupOptions`. Who was left out becomes a Python warning.
+        Raises DynamicIDError for a photo without faces, and for more names than faces.
+        """
+        encoded = self.photos.encode_group(image, GroupOptions(names, **how))
+        if encoded.message:
+            warnings.warn(encoded.message, stacklevel=2)
+        return encoded.cast
+
+    def cast(self, *people: Any, names: str = "", places: Places = Places(), weights: str = "1", **how: Any) -> Cast:
+        """Several people, each a face, a photo, or a list of photos, with names and places.
+
+        As :func:`casting.encode_people`, of which ``how`` are options, and :func:`casting.place_people`. What the user should
+        know becomes Python warnings.
+        """
+        encoded = self.photos.encode_people(*people, names=names, **how)
+        for message in encoded.messages:
+            warnings.warn(message, stacklevel=2)
+        return place_people(None, encoded.faces, places, weights)
 
     def load_face(self, path: str | os.PathLike[str], warn: Callable[[str], None] | None = None) -> Face:
         """Read a face file; ``warn`` gets a sentence if another encoder made it (default: a Python warning)."""
