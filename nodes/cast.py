@@ -21,6 +21,25 @@ def weight_input() -> io.Float.Input:
     )
 
 
+def canvas_inputs() -> list[io.Int.Input]:
+    """The canvas that boxes' pixels refer to."""
+    texts = {
+        "width": "For bboxes alone: width of the canvas that they refer to.",
+        "height": "For bboxes alone: height of that canvas.",
+    }
+    how = {"default": 1024, "min": 8, "max": MAX_SIZE, "advanced": True}
+    return [io.Int.Input(name, tooltip=text, **how) for name, text in texts.items()]
+
+
+def check_boxes(bboxes: object) -> bool | str:
+    """A node's ``validate_inputs``: boxes of a script; what a node will give is not known yet."""
+    try:
+        check(bboxes)
+    except DynamicIDError as error:
+        return str(error)
+    return True
+
+
 class DynamicIDPlaceFace(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -68,22 +87,7 @@ class DynamicIDPlaceFaces(io.ComfyNode):
                     optional=True,
                     tooltip="Boxes of another node, in pixels; where they are connected, layout and drawn_boxes do nothing.",
                 ),
-                io.Int.Input(
-                    "width",
-                    default=1024,
-                    min=8,
-                    max=MAX_SIZE,
-                    advanced=True,
-                    tooltip="For bboxes alone: width of the canvas that they refer to.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=1024,
-                    min=8,
-                    max=MAX_SIZE,
-                    advanced=True,
-                    tooltip="For bboxes alone: height of that canvas.",
-                ),
+                *canvas_inputs(),
                 Cast.Input("cast", optional=True, tooltip="People placed before."),
                 weight_input(),
                 io.Combo.Input(
@@ -106,11 +110,7 @@ class DynamicIDPlaceFaces(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, bboxes=None, faces=None) -> bool | str:  # the host gives growing lists in any case
-        try:  # boxes of a script: what a node will give is not known yet
-            check(bboxes)
-        except DynamicIDError as error:
-            return str(error)
-        return True
+        return check_boxes(bboxes)
 
     @classmethod
     @hinted

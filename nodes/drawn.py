@@ -17,7 +17,7 @@ class DynamicIDDrawnPerson(io.ComfyNode):
             display_name="Drawn Person",
             category=CATEGORY,
             description="A drawn person in place of a photo, to try a graph with. A seed is always the same person.",
-            search_aliases=["example face", "sample photo", "cartoon portrait", "test image", "character"],
+            search_aliases=["example face", "sample photo", "cartoon portrait", "test image", "character", "group"],
             inputs=[
                 io.Int.Input(
                     "seed",
@@ -39,18 +39,27 @@ class DynamicIDDrawnPerson(io.ComfyNode):
                 io.Int.Input(
                     "size", default=512, min=32, max=4096, step=8, tooltip="Width and height of the picture in pixels."
                 ),
+                io.Int.Input(
+                    "people",
+                    default=1,
+                    min=1,
+                    max=6,
+                    optional=True,
+                    tooltip="More than one is a group photo: the people of the next seeds beside the first; size is its height.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="image")],
         )
 
     @classmethod
     @hinted
-    def execute(cls, seed: int, expression: str, pose: str, size: int) -> io.NodeOutput:
+    def execute(cls, seed: int, expression: str, pose: str, size: int, people: int = 1) -> io.NodeOutput:
         from ..dynamicid_core.datasets.labels import expression_of
-        from ..dynamicid_core.drawn.make import portrait, posed
+        from ..dynamicid_core.drawn.make import group_photo, posed
         from .pictures import preview_of, to_images
 
-        drawn = to_images([portrait(seed, posed(expression_of(expression), pose), size)])
+        motion = posed(expression_of(expression), pose)
+        drawn = to_images([group_photo(range(seed, seed + people), motion, size)])
         return io.NodeOutput(drawn, ui=preview_of(cls, drawn))
 
 

@@ -9,6 +9,8 @@ from comfy_api.latest import io
 
 from ..dynamicid_core.face_files import load_face, save_face
 from ..dynamicid_core.faces import ON_NO_FACE, ORDERS
+from ..dynamicid_core.names import LONGEST_NAME
+from ..dynamicid_core.plain import one_line
 from ..dynamicid_core.types import DynamicIDError
 from .folders import face_files, face_path, new_face_path
 from .hints import hinted
@@ -75,6 +77,9 @@ class DynamicIDEncodeFace(io.ComfyNode):
                     default="error",
                     tooltip="A photo without a face: stop, take its appearance only, or leave it out of the batch.",
                 ),
+                io.String.Input(
+                    "name", default="", optional=True, tooltip="The person's name, for previews, reports and messages."
+                ),
             ],
             outputs=[Face.Output(display_name="face"), io.Image.Output(display_name="preview")],
         )
@@ -82,7 +87,17 @@ class DynamicIDEncodeFace(io.ComfyNode):
     @classmethod
     @hinted
     def execute(
-        cls, dynamicid, clip_vision, image, face_order, face_index, crop_factor, combine, on_no_face, face_analysis=None
+        cls,
+        dynamicid,
+        clip_vision,
+        image,
+        face_order,
+        face_index,
+        crop_factor,
+        combine,
+        on_no_face,
+        face_analysis=None,
+        name: str = "",
     ) -> io.NodeOutput:
         from ..dynamicid_core.drawing import draw_encoded
         from ..dynamicid_core.encode import encode_photos
@@ -98,6 +113,7 @@ class DynamicIDEncodeFace(io.ComfyNode):
             index=face_index,
             crop_factor=crop_factor,
             on_no_face=on_no_face,
+            name=one_line(name, LONGEST_NAME),
             progress=steps,
         )
         if encoded.message:

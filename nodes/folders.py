@@ -34,6 +34,11 @@ def checkpoints(part: str) -> list[str]:
     return sorted(names, key=lambda n: (part not in n.lower(), is_drawn(n), not n.endswith(FACE_SUFFIX), n))
 
 
+def files_in(folder: str) -> list[str]:
+    """Files of one of the host's own folders, the drawn world's after those of photos."""
+    return sorted(folder_paths.get_filename_list(folder), key=lambda name: (is_drawn(name), name))
+
+
 def companion(saa_file: str) -> str | None:
     """The IMR file that goes with an SAA file: the one of the same name with "imr" for "saa", else the only one."""
     found = [name for name in checkpoints("imr") if "imr" in name.lower()]

@@ -6,13 +6,21 @@ from comfy_api.latest import io
 
 from ..dynamicid_core.checkpoints import motion_warning
 from ..dynamicid_core.types import DynamicIDError
-from .folders import checkpoint_path, checkpoints, companion, insightface_roots, pack_name, without_folders
+from .folders import (
+    checkpoint_path,
+    checkpoints,
+    companion,
+    files_in,
+    insightface_roots,
+    pack_name,
+    without_folders,
+)
 from .hints import hinted
 from .motion import DynamicIDEditMotion
 from .running import is_running
 from .sockets import CATEGORY, DynamicID, FaceAnalysis
 
-NONE, AUTO = "none", "auto"
+NONE, AUTO, BAKED = "none", "auto", "of the checkpoint"
 GET_FILES = "Get the files of the published weights with 'python -m dynamicid_core download', or choose another."
 
 
@@ -120,4 +128,73 @@ class DynamicIDFaceAnalysis(io.ComfyNode):
         return io.NodeOutput(load_detector(pack_name(model_pack), insightface_roots(), provider))
 
 
-NODES = [DynamicIDLoader, DynamicIDFaceAnalysis]
+class DynamicIDLoadModels(io.ComfyNode):
+    """Becomes the loaders that it stands for, so that each keeps its model when another is exchanged."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        saa, imr = DynamicIDLoader.define_schema().inputs
+        return io.Schema(
+            node_id="DynamicIDLoadModels",
+            display_name="Load Models for DynamicID",
+            category=CATEGORY,
+            description="All models that a picture of people needs, in one node: it does what the five loaders do.",
+            search_aliases=[
+                "all loaders",
+                "efficient loader",
+                "unified loader",
+                "checkpoint and dynamicid",
+                "all in one",
+            ],
+            enable_expand=True,
+            inputs=[
+                io.Combo.Input(
+                    "ckpt_name", options=files_in("checkpoints"), tooltip="The base model, as in Load Checkpoint."
+                ),
+                io.Combo.Input(
+                    "vae_name",
+                    options=[BAKED, *files_in("vae")],
+                    default=BAKED,
+                    tooltip="A VAE file as in Load VAE, or that of the checkpoint. Some checkpoints have none.",
+                ),
+                io.Combo.Input(
+                    "clip_name",
+                    options=files_in("clip_vision"),
+                    tooltip="CLIP-ViT-H-14-laion2B-s32B-b79K, as in Load CLIP Vision.",
+                ),
+                saa,
+                imr,
+                DynamicIDFaceAnalysis.define_schema().inputs[0],
+            ],
+            outputs=[
+                io.Model.Output(display_name="model"),
+                io.Clip.Output(display_name="clip"),
+                io.Vae.Output(display_name="vae"),
+                DynamicID.Output(display_name="dynamicid"),
+                io.ClipVision.Output(display_name="clip_vision"),
+                FaceAnalysis.Output(display_name="face_analysis"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, saa_file: str | None = None, imr_file: str | None = None, model_pack: str | None = None
+    ) -> bool | str:
+        said = DynamicIDLoader.validate_inputs(saa_file, imr_file), DynamicIDFaceAnalysis.validate_inputs(model_pack)
+        return next((one for one in said if one is not True), True)
+
+    @classmethod
+    def execute(cls, ckpt_name, vae_name, clip_name, saa_file, imr_file, model_pack) -> io.NodeOutput:
+        from comfy_execution.graph_utils import GraphBuilder
+
+        graph = GraphBuilder()
+        checkpoint = graph.node("CheckpointLoaderSimple", ckpt_name=ckpt_name)
+        vae = checkpoint.out(2) if vae_name == BAKED else graph.node("VAELoader", vae_name=vae_name).out(0)
+        dynamicid = graph.node(DynamicIDLoader.GET_SCHEMA().node_id, saa_file=saa_file, imr_file=imr_file)
+        vision = graph.node("CLIPVisionLoader", clip_name=clip_name)
+        analysis = graph.node(DynamicIDFaceAnalysis.GET_SCHEMA().node_id, model_pack=model_pack, provider="auto")
+        outputs = checkpoint.out(0), checkpoint.out(1), vae, dynamicid.out(0), vision.out(0), analysis.out(0)
+        return io.NodeOutput(*outputs, expand=graph.finalize())
+
+
+NODES = [DynamicIDLoader, DynamicIDFaceAnalysis, DynamicIDLoadModels]

@@ -18,7 +18,13 @@ def growing_faces(tooltip: str) -> io.Autogrow.Input:
     return io.Autogrow.Input("faces", template=io.Autogrow.TemplatePrefix(face, "face", min=1, max=32), tooltip=tooltip)
 
 
-def in_order(faces: dict[str, object]) -> list:
-    """The connected faces of a growing list, by slot number; gaps are allowed."""
-    slots = sorted(faces, key=lambda name: int("".join(filter(str.isdigit, name)) or 0))
-    return [faces[slot] for slot in slots if faces[slot] is not None]
+def in_order(values: dict[str, object]) -> list:
+    """What is connected to a growing list, by slot number; gaps are allowed."""
+    numbered = with_numbers(values)
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def with_numbers(values: dict[str, object]) -> dict[int, object]:
+    """What is connected to a growing list: slot number, from 0 -> value."""
+    numbers = {int("".join(filter(str.isdigit, slot)) or 0): value for slot, value in values.items()}
+    return {number: value for number, value in numbers.items() if value is not None}

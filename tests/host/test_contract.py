@@ -21,7 +21,7 @@ WRITE = bool(os.environ.get("DYNAMICID_WRITE_CONTRACT"))
 HOW = "If it is new, run this test once with DYNAMICID_WRITE_CONTRACT=1 and commit the file."
 FROZEN_OPTIONS = ("default", "min", "max", "step", "forceInput")
 # Combos of what lies in folders, and of what the host has.
-OTHERS = {"saa_file", "imr_file", "face_file", "sampler_name", "scheduler"}
+OTHERS = {"saa_file", "imr_file", "face_file", "sampler_name", "scheduler", "ckpt_name", "vae_name", "clip_name"}
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-// Place Faces in Boxes: people's places shown and drawn in the node, with both kinds of nodes.
+// Place Faces in Boxes and Cast from Photos: people's places shown and drawn in the node, with both kinds of nodes.
 
 import { app } from "../../../scripts/app.js"
 import { after, peopleOf, personColor } from "./people.js"
@@ -9,6 +9,7 @@ const GRIP = 8 // px around a corner in which it can be dragged
 const SMALLEST = 0.03 // of the picture: what is smaller was no box but a click
 const HEIGHT = 220 // px of the widget
 const DRAWN = "drawn"
+const FREE = "free" // nobody has a place
 
 const round = (value) => Math.round(Math.min(Math.max(value, 0), 1) * 1000) / 1000
 const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
@@ -37,6 +38,7 @@ const write = (boxes) => boxes.map((box) => box.map(round).join(",")).join("; ")
 
 function boxesOf(node) {
   const layout = widgetOf(node, "layout")?.value
+  if (layout === FREE) return []
   return layout === DRAWN ? parse(widgetOf(node, "drawn_boxes")?.value) : arranged(layout, peopleOf(node))
 }
 
@@ -150,7 +152,7 @@ class Editor {
     if (source) return this.say(pen, texts.boxesElsewhere)
     const boxes = boxesOf(this.node)
     boxes.forEach((box, number) => this.drawBox(pen, box, number))
-    if (!boxes.length) this.say(pen, texts.drawBoxes)
+    if (!boxes.length) this.say(pen, widgetOf(this.node, "layout")?.value === FREE ? texts.placesFree : texts.drawBoxes)
   }
 
   say(pen, text) {

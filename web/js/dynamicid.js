@@ -13,10 +13,12 @@ import { loadTexts } from "./texts.js"
 
 const SET_UP = {
   DynamicIDLoader: [setUpSwitch],
+  DynamicIDLoadModels: [setUpSwitch],
   DynamicIDLoadFace: [setUpLoadFace],
   DynamicIDEditMotion: [setUpPresets],
   DynamicIDBlendFaces: [setUpPeople],
   DynamicIDPlaceFaces: [setUpPeople, setUpBoxes],
+  DynamicIDCast: [setUpPeople, setUpBoxes],
   DynamicIDScoreFaces: [setUpReport],
   DynamicIDRefineFaces: [setUpReport]
 }

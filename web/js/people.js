@@ -4,7 +4,8 @@ import { app } from "../../../scripts/app.js"
 import { texts } from "./texts.js"
 
 const COLORS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2"] // as captions.py has them
-const SLOT = /^faces\.face(\d+)$/
+const SLOT = /^(?:faces\.face|photos\.photo|masks\.mask)(\d+)$/ // growing lists with a slot for each person
+const PERSON = /^(?:faces|photos)\./ // ... and of these the ones that bring somebody
 
 const LINKS = { DYNAMICID: "#c7a66b", FACE_ANALYSIS: "#8fb3a9", DYNAMICID_FACE: "#e58fb1", DYNAMICID_CAST: "#b39ddb" }
 
@@ -22,19 +23,20 @@ export function personColor(number) {
   return COLORS[number] ?? `hsl(${(number * 222.5) % 360} 60% 60%)`
 }
 
-/** The slots of a growing list of faces, in order: the node's inputs. */
-function faceSlots(node) {
+/** The slots of a node's growing lists of people. */
+function personSlots(node) {
   return (node.inputs ?? []).filter((input) => SLOT.test(input.name))
 }
 
 /** How many people are connected: places to draw. */
 export function peopleOf(node) {
-  return faceSlots(node).filter((input) => input.link != null).length
+  return personSlots(node).filter((input) => PERSON.test(input.name) && input.link != null).length
 }
 
 function nameSlots(node) {
-  for (const input of faceSlots(node)) {
-    input.label = texts.person.replace("{number}", Number(input.name.match(SLOT)[1]) + 1)
+  for (const input of personSlots(node)) {
+    const text = input.name.startsWith("masks.") ? texts.maskOf : texts.person
+    input.label = text.replace("{number}", Number(input.name.match(SLOT)[1]) + 1)
   }
   node.graph?.trigger?.("node:slot-label:changed", { nodeId: node.id, slotType: 1 }) // Nodes 2.0 listens; 1: inputs
 }
@@ -49,7 +51,7 @@ export function after(node, event, then) {
   }
 }
 
-/** A growing list of faces counts people from 1; its slots' names, which files keep, count from 0. */
+/** A growing list counts people from 1; its slots' names, which files keep, count from 0. */
 export function setUpPeople(node) {
   const name = () => nameSlots(node)
   name()

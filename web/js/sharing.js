@@ -4,7 +4,8 @@ import { app } from "../../../scripts/app.js"
 import { isFaceFile, upload } from "./face_files.js"
 import { complain, texts } from "./texts.js"
 
-const FACES = ["DynamicIDEncodeFace"] // what makes faces of photos
+const FACES = ["DynamicIDEncodeFace"] // what makes a face of a photo
+const CASTS = ["DynamicIDCast"] // ... and what takes a face in a photo's place
 
 const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
 const stem = (name) => name.replace(/ \[\w+\]$/, "").replace(/^.*\//, "").replace(/\.\w+$/, "")
@@ -22,15 +23,17 @@ function targets(node) {
   return links.map((id) => node.graph.getNodeById(node.graph.links[id]?.target_id)).filter(Boolean)
 }
 
-/** Nodes whose face is missing: Load Face without its file, Encode Face whose photo is not here. */
+/** Nodes whose face is missing: Load Face without its file, Encode Face whose photo is not here, such a photo of a cast. */
 export function missingFaces(graph) {
   const found = []
   for (const node of graph.nodes) {
     if (node.comfyClass === "DynamicIDLoadFace" && lacks(node, "face_file")) {
       found.push({ node, name: stem(widgetOf(node, "face_file").value) })
     } else if (node.comfyClass === "LoadImage" && lacks(node, "image")) {
-      const encoders = targets(node).filter((target) => FACES.includes(target.comfyClass))
-      for (const encoder of encoders) found.push({ node: encoder, name: encoder.title })
+      for (const target of targets(node)) {
+        if (FACES.includes(target.comfyClass)) found.push({ node: target, name: target.title })
+        if (CASTS.includes(target.comfyClass)) found.push({ node, name: stem(widgetOf(node, "image").value) })
+      }
     }
   }
   return found
