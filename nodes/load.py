@@ -184,6 +184,7 @@ class DynamicIDLoadModels(io.ComfyNode):
         return next((one for one in said if one is not True), True)
 
     @classmethod
+    @hinted
     def execute(cls, ckpt_name, vae_name, clip_name, saa_file, imr_file, model_pack) -> io.NodeOutput:
         from comfy_execution.graph_utils import GraphBuilder
 

@@ -43,7 +43,7 @@ class DynamicIDCast(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         photo = io.MultiType.Input("photo", [io.Image, Face], tooltip="One person: a photo, several photos, or a face.")
-        mask = io.Mask.Input("mask", optional=True, tooltip="Where that person may be, as any soft mask of any size.")
+        mask = io.Mask.Input("mask", tooltip="Where that person may be, as any soft mask of any size.")
         return io.Schema(
             node_id="DynamicIDCast",
             display_name="Cast from Photos",
@@ -148,9 +148,10 @@ def people_of(slots: list[list]) -> list:
 
     people: list = []
     for values in slots:
-        people += (faces := [value for value in values if isinstance(value, FaceValue)])
-        if not faces:
-            people.append([photo for batch in values for photo in to_arrays(batch)])
+        people += [value for value in values if isinstance(value, FaceValue)]
+        batches = [value for value in values if not isinstance(value, FaceValue)]
+        if photos := [photo for batch in batches for photo in to_arrays(batch)]:
+            people.append(photos)
     return people
 
 
