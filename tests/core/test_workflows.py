@@ -121,7 +121,8 @@ def test_pictures_are_small(picture):
     assert picture.stat().st_size < 300_000
     with Image.open(picture) as opened:
         if picture.stem in FILMS:  # of that name because the host's gallery asks for no other
-            assert opened.format == "WEBP" and opened.height == 256 and opened.n_frames == FRAMES
+            assert opened.format == "WEBP" and opened.height == 256
+            assert 1 < opened.n_frames <= FRAMES  # equal ones are one, shown longer
         else:
             assert opened.format == "JPEG" and opened.height == 512
 
