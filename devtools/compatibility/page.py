@@ -12,7 +12,8 @@ from .trying import ACTS, Tried
 
 HEAD = f"""# DynamicID beside other nodes and packs
 
-Written by `devtools/compatibility`, which tries all of it in a real ComfyUI, through its HTTP API:
+Written by `devtools/compatibility`, which tries all that it knows of in a real ComfyUI, through its HTTP API; what has not been
+tried yet is named below each table:
 
     python devtools/compatibility matrix OUTPUT --comfyui COMFYUI --pack PACK [PACK ...]
     python devtools/compatibility endure OUTPUT --comfyui COMFYUI
@@ -20,7 +21,7 @@ Written by `devtools/compatibility`, which tries all of it in a real ComfyUI, th
 
 ## How it was tried
 
-The faces of two drawn people ([the drawn world](evidence.md)) in pictures of 128 x 64 px and two steps on a CPU, in float32,
+The faces of two drawn people ([the drawn world](evidence.md)) in pictures of 128 x 64 px and two steps on a CPU, in float32 and one thread,
 with the other node and without it, with faces and without, with **Apply DynamicID** before the other node and after it. The base is
 the drawn world's or, with `--small`, one of two levels with random weights. What cannot be had are stand-ins with random weights
 of the right form: the LoRA, the ControlNet, the IP-Adapter (plus) and, for AnimateDiff, which knows no other widths, the
@@ -32,9 +33,12 @@ pictures look like.
 | runs | no node failed |
 | same bits | three times the same latent or picture, in all its bits: sampled, sampled again with the same objects, and after models and results had been thrown out |
 | untouched | the models and prompts that were handed in, sampled again afterwards, give the bits that they gave before: the model as it was loaded, the one with faces alone, the one with the other node alone |
-| faces | how much the picture changes by faces, with the other node over without it: 1 is as much; below {ACTS} counts as silently off |
+| faces | how much the picture changes by faces, with the other node over without it: 1 is as much; below {ACTS} counts as silently off. Second passes begin with a picture that faces have changed already, so of them it does not tell whether faces act in the second pass too |
 | other | how much the other node changes the picture with faces, over the spread of its values; 0 would be silently off |
 """
+NOT_ENDURED = (
+    "## For a long time\n\nNot measured yet: the script for it is there, but has not been run from beginning to end.\n"
+)
 MARKS = {True: "yes", False: "**no**"}
 
 
@@ -42,8 +46,7 @@ def write_page(path: Path, folder: Path) -> None:
     """Write the page from the results in a folder."""
     parts = [HEAD, *("\n".join(matrix_part(results)) for results in MatrixResults.read_all(folder))]
     endured = Endured.read_all(folder)
-    if endured:
-        parts.append("\n".join(endurance_part(endured)))
+    parts.append("\n".join(endurance_part(endured)) if endured else NOT_ENDURED)
     path.write_text("\n".join(parts), "utf-8")
 
 
@@ -58,7 +61,7 @@ def matrix_part(results: MatrixResults) -> Iterator[str]:
         return
     if results.packs:
         named = (f"{name} ({commit})" if commit else name for name, commit in sorted(results.packs.items()))
-        yield f"Packs: {', '.join(named)}.\n"
+        yield f"Packs that were loaded: {', '.join(named)}.\n"
     yield from bases(results)
     yield "| with | order | runs | same bits | untouched | faces | other |"
     yield "|---|---|---|---|---|---|---|"
@@ -67,7 +70,7 @@ def matrix_part(results: MatrixResults) -> Iterator[str]:
     yield from notes(results)
     missing = [c.name for c in ALL if not results.has(c.name)]
     if missing:
-        yield f"Not tried in this host: {', '.join(missing)}.\n"
+        yield f"Not tried yet in this host: {'; '.join(missing)}.\n"
 
 
 def bases(results: MatrixResults) -> Iterator[str]:
