@@ -43,6 +43,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         command.add_argument("--comfyui", type=Path, required=True, help="the ComfyUI to try it in")
     endure_.add_argument("--runs", type=int, default=RUNS, help="default: %(default)s")
     matrix.add_argument("--pack", type=Path, nargs="*", default=[], help="checkouts of other packs")
+    matrix.add_argument("--small", action="store_true", help="on a small base with random weights, for slow machines")
     matrix.add_argument(
         "--only", nargs="*", metavar="TEXT", help="combinations with one of these texts in their name, anew"
     )
