@@ -2,7 +2,8 @@
 
 A host samples what it is given. Detailers give it a crop of the picture and tilers a tile, and the places are then laid over
 the whole of that. What can be known is another shape than that of the masks or of the boxes' canvas, another shape than
-that of the picture that the same people were put into before, or that only a part is to be denoised this time.
+that of the picture that the same people were put into before, that only a part is to be denoised this time, or that a picture
+is sampled again that is not the one from before: a second pass begins with what the first one made.
 """
 
 from __future__ import annotations
@@ -10,19 +11,42 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
+
 from .regions import GridSize
 from .types import Cast
 from .views import CELL
 
 ALIKE = 0.1  # of the logarithms of two shapes: sizes are rounded to cells
+GLANCE = 8  # rows and columns in which two pictures are compared
+SAME = 0.6  # a cosine of two glances: enlarged and encoded anew, pictures keep more; crops of them have less
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sampled:
     """What one run samples."""
 
     latent: GridSize  # height and width in cells
     masked: bool = False  # only a part of it is denoised
+    begun: Tensor | None = None  # a glance at the pictures that it begins with; None: with nothing
+    made: Tensor | None = None  # a glance at those that came of it, where known
+
+
+def glance(latents: Tensor) -> Tensor | None:
+    """What latents [B, C, h, w] show, coarsely: [B, C * GLANCE**2] on the CPU, without each channel's mean. None: nothing."""
+    coarse = adaptive_avg_pool2d(latents.detach().float().reshape(-1, *latents.shape[-3:]), GLANCE)
+    coarse = coarse - coarse.mean((-2, -1), keepdim=True)
+    shown: Tensor = coarse.flatten(1).cpu()
+    return shown if shown.abs().amax() > 1e-6 else None
+
+
+def is_another_picture(begun: Tensor | None, made: Tensor | None) -> bool:
+    """Whether some of the pictures that a run begins with is none of those that were made before (both :func:`glance`)."""
+    if begun is None or made is None or begun.shape[1] != made.shape[1]:
+        return False
+    alike = cosine_similarity(begun[:, None], made[None], dim=-1)  # [pictures, pictures before]
+    return bool(alike.amax(1).min() < SAME)
 
 
 def made_for(cast: Cast) -> GridSize | None:
@@ -58,6 +82,10 @@ def crop_warning(cast: Cast, now: Sampled, before: Sampled | None = None, tile: 
         known = f"were put into {_px(before.latent)} before, and now {_px(now.latent)} are sampled"
     elif before is not None and now.masked and not before.masked:
         known = f"were put into {_px(before.latent)} before, and now a part of {_px(now.latent)} is sampled again"
+    elif before is not None and is_another_picture(now.begun, before.made):
+        known = (
+            f"were put into {_px(before.latent)} before, and now another picture of {_px(now.latent)} is sampled again"
+        )
     else:
         return None
     return (

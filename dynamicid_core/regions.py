@@ -96,7 +96,7 @@ def _placed_cells(cast: Cast, height: int, width: int, view: View | None, pictur
     """Of each person who has a region, in the cast's order: its cells, [F, N]."""
     tall, wide, top, left = (height, width, 0, 0) if view is None else view.on_grid(height, width)
     return [
-        region_cells(person.region, tall, wide, pictures)[:, top : top + height, left : left + width].flatten(1)
+        region_cells(person.region, tall, wide, pictures).roll((-top, -left), (1, 2))[:, :height, :width].flatten(1)
         for person in cast.people
         if person.region
     ]

@@ -125,6 +125,7 @@ class Series:
     faces: bool = True  # else the plain model, which others are compared with
     gated: bool = True
     refined: bool = False  # each face is sampled again by itself, and whoever is missing
+    tiled: str = ""  # the picture is enlarged in tiles that are "told" which part of it they are, or "untold"
     motion: str = "imr"  # which weights edit
     baseline: str = ""  # the series of the plain model's pictures
 
@@ -144,6 +145,10 @@ def all_series(scale: float = 1.0) -> Iterator[Series]:
     yield Series("swapped", "two people, boxes swapped", tuple(map(swapped, two)))
     yield Series("overlap", "two people, boxes overlap by a third", tuple(map(overlapping, two)), baseline="plain")
     yield Series("refined", "two people, faces refined (best of 3, missing people drawn)", tuple(two), refined=True)
+    yield Series("enlarged", "two people, enlarged twice in tiles", tuple(two), tiled="told")
+    yield Series(
+        "enlarged_untold", "two people, enlarged in tiles that are taken for the picture", tuple(two), tiled="untold"
+    )
     yield Series("no_gate", "two people, no gate", tuple(two), gated=False, baseline="plain")
     yield Series("no_regions", "two people, no regions", tuple(map(unplaced, two)), baseline="plain")
     shown, turned = expressions(some(10)), poses(some(10))

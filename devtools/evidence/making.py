@@ -14,6 +14,7 @@ from unittest import mock
 import numpy as np
 import torch
 from asked import GALLERY, SEEDS, Question, Series
+from enlarging import enlarged
 from PIL import Image
 from torch import Tensor
 
@@ -80,12 +81,14 @@ class Studio:
             if not series.gated:
                 stack.enter_context(mock.patch("dynamicid_core.attention.gate", _ungated))
             made = self.plain(question, seeds)
+        if series.tiled:
+            cast, caption = self.cast(question, series.motion), _of_one(question)
+            return [enlarged(self.did, picture, cast, caption, series.tiled == "told") for picture in made]
         return [self._refined(question, series, picture) for picture in made] if series.refined else made
 
     def _refined(self, question: Question, series: Series, picture: Image.Image) -> Image.Image:
-        caption = question.caption.replace(COUNTS[len(question.people)], COUNTS[1])
         made = self.did.refine(
-            np.asarray(picture), self.cast(question, series.motion), caption, dataclasses.replace(REFINING, tries=3, mend=True),
+            np.asarray(picture), self.cast(question, series.motion), _of_one(question), dataclasses.replace(REFINING, tries=3, mend=True),
             steps=REFINE_STEPS, guidance_scale=GUIDANCE, options=ACTING,
         )  # fmt: skip
         return Image.fromarray(made.image)
@@ -93,6 +96,11 @@ class Studio:
     def plain(self, question: Question, seeds: Sequence[int] = SEEDS) -> list[Image.Image]:
         """With whomever the pipeline has now."""
         return sampled(self.did.pipe, question.caption, question.width, seeds)
+
+
+def _of_one(question: Question) -> str:
+    """The caption of a part of the picture."""
+    return question.caption.replace(COUNTS[len(question.people)], COUNTS[1])
 
 
 def sampled(pipe: Any, caption: str, width: int, seeds: Sequence[int]) -> list[Image.Image]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
 
-from dynamicid_core.crops import Sampled, crop_warning, is_alike, made_for
+from dynamicid_core.crops import Sampled, crop_warning, glance, is_alike, made_for
 from dynamicid_core.placing import place, place_in_boxes
 from dynamicid_core.types import Cast, Face
 
@@ -58,3 +60,31 @@ def test_boxes_that_move_remember_their_canvas():
 
 def test_shapes_are_alike_to_the_rounding_of_sizes():
     assert is_alike((64, 96), (512, 768)) and is_alike((67, 100), (512, 768)) and not is_alike((64, 64), (64, 80))
+
+
+def pictures(count: int, seed: int = 0) -> Tensor:
+    """Smooth latents that differ: [count, 4, 64, 64]"""
+    coarse = torch.randn(count, 4, 6, 6, generator=torch.Generator().manual_seed(seed))
+    return interpolate(coarse, (64, 64), mode="bicubic")
+
+
+def said_of(begun: Tensor, made: Tensor | None) -> str | None:
+    """What is said where a square picture is sampled again after another run."""
+    before = Sampled(SQUARE, made=None if made is None else glance(made))
+    return crop_warning(boxed(), Sampled(SQUARE, begun=glance(begun)), before)
+
+
+def test_a_second_pass_is_known_by_what_the_first_one_made():
+    first = pictures(2)
+    noise = 0.3 * torch.randn(2, 4, 96, 96, generator=torch.Generator().manual_seed(1))
+    enlarged = interpolate(first, (96, 96), mode="bilinear") + noise
+    assert said_of(enlarged, first) is None and said_of(enlarged.flip(0), first) is None
+    assert said_of(pictures(1, seed=2), None) is None, "nobody knows what came of the first run"
+    assert said_of(torch.zeros(1, 4, 64, 64), first) is None, "a new picture, out of noise alone"
+
+
+def test_a_crop_of_the_pictures_own_shape_is_known_by_what_it_shows():
+    first = pictures(2)
+    crop = interpolate(first[:, :, 4:36, 4:36], (64, 64), mode="bilinear")
+    assert "now another picture of 512 x 512 px is sampled again" in said_of(crop, first)
+    assert said_of(torch.cat((first[:1], crop[:1])), first) is not None, "one of a batch is enough"

@@ -455,6 +455,20 @@ def test_masks_of_another_shape_than_the_picture_are_said_once(did):
     assert len(said) == 1
 
 
+def test_a_tile_of_the_picture_has_its_part_of_the_regions_and_no_warning(did):
+    left = torch.zeros(1, 8, 8)
+    left[:, :, :4] = 1
+    cast = Cast((Person(face("anna"), Region(mask=left)), Person(face("ben"), Region(mask=1 - left))))
+    hook = did.apply(cast, part=(0.25, 0.5, 1, 1))._attachment.hook
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bias = hook.step(torch.zeros(2, 4, 12, 8), 500).call.grid(12, 8, torch.empty(0)).bias
+    visible = bias[0, 0, :, ::4].exp()  # [N, P]
+    assert (visible[:, 0] == 0).all() and (visible[:, 1] == 1).all()
+    with pytest.raises(DynamicIDError, match="is no part of a picture"):
+        did.apply(cast, part=(0, 0, 1, 1.5))
+
+
 @pytest.mark.parametrize("size", [(264, 200), (8, 8), (8, 72), (136, 24)])
 def test_any_size_in_steps_of_8_px(did, size):
     out = sample(did.apply(two_people()).pipe, size=size, steps=2)

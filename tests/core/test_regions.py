@@ -195,8 +195,7 @@ def test_a_views_grids_lie_in_the_wholes_grids_as_the_view_lies_in_the_picture(d
 
 
 def test_a_view_is_a_part_of_the_picture():
-    assert View.clipped(4, 6, 8, 8, (10, 10)) == View(4, 6, 6, 4, (10, 10))
-    for place in ((-1, 0, 4, 4), (0, 0, 0, 4), (8, 0, 4, 4), (0, 8, 4, 4)):
+    for place in ((-1, 0, 4, 4), (0, 0, 0, 4), (10, 0, 4, 4), (0, 0, 4, 11)):
         with pytest.raises(DynamicIDError, match="inside the picture"):
             View(*place, (10, 10))
 

@@ -99,18 +99,21 @@ class Host:
         """
         capture = [(str(node), slot) for node, slot in capture]
         prompt = {**prompt, **{f"capture-{n}-{s}": _capture_node(n, s) for n, s in capture}}
-        run = str(uuid.uuid4())
-        valid, error, outputs, node_errors = self.loop.run_until_complete(
-            self._execution.validate_prompt(run, prompt, None)
-        )
-        if not valid:
-            raise HostError.refusal(error, node_errors, prompt)
+        run, outputs = str(uuid.uuid4()), self.check_graph(prompt)
         self._captured.clear()
-        self._executor.execute(prompt, run, {}, list(outputs))
+        self._executor.execute(prompt, run, {}, outputs)
         for event, details in self._executor.status_messages:
             if event == "execution_error":
                 raise HostError.failure(details, prompt)
         return GraphResult(dict(self._executor.history_result["outputs"]), values=dict(self._captured))
+
+    def check_graph(self, prompt: dict[str, dict]) -> list[str]:
+        """Validate a graph in API format, and return its output nodes. Raises `HostError` with the node errors."""
+        checking = self._execution.validate_prompt(str(uuid.uuid4()), prompt, None)
+        valid, error, outputs, node_errors = self.loop.run_until_complete(checking)
+        if not valid:
+            raise HostError.refusal(error, node_errors, prompt)
+        return list(outputs)
 
     def node(self, class_name: str):
         """A function that calls a node by itself, as the host would, and returns the tuple of its outputs."""

@@ -136,15 +136,22 @@ def again(width: int, height: int, masked: bool = False) -> Nodes:
     }
 
 
+UPSIDE_DOWN: Nodes = {
+    "second": ("LatentFlip", {"samples": ["sample", 0], "flip_method": "x-axis: vertically"}),
+    "sample2": ("KSampler", sampler("second")),
+}
+
+
 @pytest.mark.parametrize(
     "second, kept, said",
     [
         (again(96, 96), False, None),
+        (UPSIDE_DOWN, False, "and now another picture of 64 x 64 px is sampled again"),
         (again(96, 64), False, "2 people were put into 64 x 64 px before, and now 96 x 64 px are sampled"),
         (again(64, 64, masked=True), False, "and now a part of 64 x 64 px is sampled again"),
         (again(64, 64, masked=True), True, "and now a part of 64 x 64 px is sampled again"),
     ],
-    ids=["larger", "another shape", "a part", "a part of a picture that is kept"],
+    ids=["larger", "another picture", "another shape", "a part", "a part of a picture that is kept"],
 )
 def test_a_second_run_on_a_crop_is_said_once(
     host: Host, studio: Studio, second: Nodes, kept: bool, said: str | None

@@ -10,11 +10,26 @@ How faces get into a run (facts: ComfyUI 0.33, ``comfy/samplers.py``, ``comfy/ld
   very call, so reruns, clones and bypass cannot leak.
 - What other packs and the compiler need besides stands in ``neighbours``.
 
-``refining`` samples crops of a finished picture, each with one person.
+- Parts of a picture that other packs sample by themselves are known by maps among the conditionings (``tiles``).
+
+``refining`` samples crops of a finished picture, each with one person; ``segs`` lets another pack's detailers do it.
 """
 
 from .model import apply_faces, gate_maps
 from .networks import ClipVision, LoadedDynamicID, load
 from .refining import Redrawer, Sampling
+from .segs import PeopleInCrops, to_segs
+from .tiles import with_map
 
-__all__ = ["ClipVision", "LoadedDynamicID", "Redrawer", "Sampling", "apply_faces", "gate_maps", "load"]
+__all__ = [
+    "ClipVision",
+    "LoadedDynamicID",
+    "PeopleInCrops",
+    "Redrawer",
+    "Sampling",
+    "apply_faces",
+    "gate_maps",
+    "load",
+    "to_segs",
+    "with_map",
+]

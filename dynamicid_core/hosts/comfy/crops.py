@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary, WeakSet
 
 from comfy_execution.utils import get_executing_context
+from torch import Tensor
 
 from ...call import AppliedCast
-from ...crops import Sampled, crop_warning
+from ...crops import Sampled, crop_warning, glance
 from ...regions import GridSize
 
 _first: WeakKeyDictionary[AppliedCast, tuple[str, Sampled]] = (
@@ -31,6 +33,14 @@ def note_run(casts: Sequence[AppliedCast], now: Sampled) -> None:
             before = None
             _first[applied] = context.prompt_id, now
         _warn(applied, crop_warning(applied.cast, now, None if context is None else before))
+
+
+def note_made(casts: Sequence[AppliedCast], now: Sampled, latents: Tensor) -> None:
+    """Remember what came of a run [B, C, h, w], if it is the one that later ones of its graph are compared with."""
+    for applied in casts:
+        graph, first = _first.get(applied, ("", None))
+        if first is now:
+            _first[applied] = graph, dataclasses.replace(now, made=glance(latents))
 
 
 def note_tile(casts: Sequence[AppliedCast], whole: GridSize, tile: GridSize) -> None:

@@ -16,7 +16,7 @@ from ...networks.saa import SAAModule
 from ...types import Cast, DynamicIDError, SAAOptions
 from .networks import LoadedDynamicID
 from .rows import KEY
-from .run import add_cast, applied_casts
+from .run import add_cast, applied_casts, remove_casts
 
 
 def model_name(model: Any) -> str:
@@ -77,6 +77,13 @@ def apply_faces(
     model = model.clone()
     add_lora(model, saa, layout, options.lora_strength)
     add_cast(model, applied)
+    return model
+
+
+def without_faces(model: Any) -> Any:
+    """A clone of a MODEL in which nobody appears. A LoRA stays, so that the same weights need not be merged again."""
+    model = model.clone()
+    remove_casts(model)
     return model
 
 

@@ -13,6 +13,7 @@ from ...call import FACE_ROLE, NULL_ROLE, Row
 from ...regions import GridSize
 from ...views import View
 
+Conditionings = dict[str, list[dict[str, Any]]]  # of a guider, by side
 KEY = "dynamicid"  # of the labels among a conditioning's, and of all else that the host keeps for this pack
 
 
@@ -20,7 +21,7 @@ class RowLabels(comfy.conds.CONDRegular):  # type: ignore[misc]
     """A label for each row of a conditioning, which the host carries to the model.
 
     ``cond`` [batch, 6], integers on the CPU. The columns are a row's role and frame, then height, width, top and left of
-    the area that is denoised alone, in latent cells (height 0: the whole picture).
+    the area or tile that is denoised alone, in latent cells (height 0: the whole latent).
     Being a tensor, it is repeated, concatenated and sliced (context windows, packs that call the model row by row) as
     the host's own conditionings are.
     """
@@ -33,7 +34,7 @@ class RowLabels(comfy.conds.CONDRegular):  # type: ignore[misc]
         return labels
 
 
-def label_conditionings(conds: dict[str, list[dict[str, Any]]], batch: int) -> dict[str, list[dict[str, Any]]]:
+def label_conditionings(conds: Conditionings, batch: int) -> Conditionings:
     """Copies of a guider's conditionings with their role: those called negative see null tokens, all others the faces.
 
     By name, because indices mislead: DualCFG and guidance that runs the negative side alone put it first.
@@ -50,26 +51,50 @@ def label_conditionings(conds: dict[str, list[dict[str, Any]]], batch: int) -> d
     }
 
 
+def labels_of_tiles(labels: Tensor, cells: Tensor) -> Tensor:
+    """Labels [B, 6] of rows that are tiles; as they were where it cannot be told which row is which tile.
+
+    ``cells`` [B, 2, h, w]: which row and column of the latent each cell of the tiles is.
+    """
+    if len(labels) != len(cells):
+        return labels
+    size = torch.tensor(cells.shape[-2:]).expand(len(labels), 2)
+    return torch.cat((labels[:, :2], size, cells[:, :, 0, 0].round().long()), dim=1)
+
+
 def rows_of_call(
-    labels: Tensor | None, cond_or_uncond: Sequence[int], count: int, whole: GridSize | None
+    labels: Tensor | None,
+    cond_or_uncond: Sequence[int],
+    given: tuple[int, int, int],
+    whole: GridSize | None,
+    parts: Sequence[View] = (),
 ) -> tuple[Row, ...] | None:
     """The rows of a model call, or None where they cannot be told.
 
-    ``labels``: what :class:`RowLabels` became, ``count``: how many rows there are, ``whole``: height and width of the whole
-    latent, where known; without it areas count as the whole. Other packs may repeat the rows as a whole (one time for
+    ``labels``: what :class:`RowLabels` became; ``given``: how many rows there are, and their height and width; ``whole``:
+    height and width of the whole latent, where known; without it areas count as the whole; ``parts``: what the latent of
+    each picture of the batch shows of its picture, if not all. Other packs may repeat the rows as a whole (one time for
     each tile). A call that no sampler of the host made carries no labels; there, index 1 is the negative side, as in the
     host's guidance.
     """
+    count, *size = given
+
+    def row(role: int, frame: int, area: Sequence[int] = (0, 0, 0, 0)) -> Row:
+        return Row(role, frame, _view(area, size, whole, parts[frame % len(parts)] if parts else None))
+
     if labels is not None and len(labels) and count % len(labels) == 0:
-        rows = tuple(Row(role, frame, _view(area, whole)) for role, frame, *area in labels.tolist())
+        rows = tuple(row(role, frame, area) for role, frame, *area in labels.tolist())
         return rows * (count // len(rows))
     indices = list(cond_or_uncond) or [0]
     if count % len(indices):
         return None
     frames = range(count // len(indices))
-    return tuple(Row(NULL_ROLE if index == 1 else FACE_ROLE, frame) for index in indices for frame in frames)
+    return tuple(row(NULL_ROLE if index == 1 else FACE_ROLE, frame) for index in indices for frame in frames)
 
 
-def _view(area: Sequence[int], whole: GridSize | None) -> View | None:
+def _view(area: Sequence[int], size: Sequence[int], whole: GridSize | None, part: View | None) -> View | None:
+    """What a row shows of its picture: an area or a tile, as far as it fits into ``size``, of a part of the picture."""
     height, width, top, left = area
-    return View.clipped(top, left, height, width, whole) if height and whole else None
+    if not height or whole is None:
+        return part
+    return View(top, left, min(height, size[0]), min(width, size[1]), whole).within(part)

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from ...attention import SiteFaces
 from ...call import AppliedCast, Call, Memory, Row, faces_of_rows, prepare_call
-from ...crops import Sampled
+from ...crops import Sampled, glance
 from ...regions import GridSize
-from .crops import note_run, note_tile
+from ...views import View
+from .crops import note_made, note_run, note_tile
 from .neighbours import compile_key, first_of_each, repeated_rows, uncompiled, warn_once
 from .rows import KEY, label_conditionings, rows_of_call
+from .tiles import parts_of, ready_for_run, window_of
 
 AttentionPatch = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 
@@ -40,9 +42,20 @@ class SigmaSchedule:
 class Run:
     """One sampling run: what it remembers, gone when it ends."""
 
-    def __init__(self, latent: GridSize | None = None):
+    def __init__(self, latent: GridSize | None = None, parts: tuple[View, ...] = ()):
         self.latent = latent  # height and width of the whole latent, where known
+        self.parts = parts  # what each latent of the batch shows of its picture, if not all
         self.memory = Memory()
+
+    def shown(self, options: dict[str, Any], dims: int) -> tuple[GridSize | None, tuple[View, ...]]:
+        """Height and width of what a call's areas and tiles are parts of, and what each picture of the batch shows there.
+
+        That is the latent, or a context window of it. ``options``: the call's; ``dims``: how many dimensions the latent has.
+        """
+        window = None if self.latent is None else window_of(options, self.latent, dims)
+        if window is None:
+            return self.latent, self.parts
+        return (window.height, window.width), tuple(window.within(part) for part in self.parts or (None,))
 
 
 class CallWithFaces(NamedTuple):
@@ -126,14 +139,19 @@ class CastWrappers:
         for applied in self.casts:
             if applied.recorder is not None:
                 applied.recorder.clear()
-        guider.conds = label_conditionings(guider.conds, noise.shape[0])
-        latent = (noise.shape[-2], noise.shape[-1])
-        mask = args[1] if len(args) > 1 else kwargs.get("denoise_mask")
-        note_run(self.casts, Sampled(latent, mask is not None))
+        latent, parts = (noise.shape[-2], noise.shape[-1]), parts_of(guider.conds)
+        tiled = "model_function_wrapper" in extra_args["model_options"]
+        guider.conds = label_conditionings(ready_for_run(guider.conds, latent, tiled), noise.shape[0])
+        begun, mask = _latent_and_mask(*args, **kwargs)
+        now = Sampled(latent, mask is not None, None if begun is None else glance(begun))
+        if not parts:
+            note_run(self.casts, now)
         options = extra_args["model_options"].get("transformer_options", {})
-        options = {**options, KEY: Run(latent)}
+        options = {**options, KEY: Run(latent, parts)}
         extra_args = {**extra_args, "model_options": {**extra_args["model_options"], "transformer_options": options}}
-        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+        made = executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+        note_made(self.casts, now, made)
+        return made
 
     def apply_model(
         self, executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Tensor | None = None,
@@ -144,18 +162,26 @@ class CastWrappers:
             options = kwargs.pop("transformer_options", {})
         run = options.get(KEY) or Run()
         indices = options.get("cond_or_uncond", ())
-        rows = rows_of_call(kwargs.pop(KEY, None), indices, len(x), run.latent)
+        size, (whole, parts) = (x.shape[-2], x.shape[-1]), run.shown(options, x.ndim)
+        rows = rows_of_call(kwargs.pop(KEY, None), indices, (len(x), *size), whole, parts)
         if rows is None:
             warn_once(f"{len(x)} rows for {len(indices)} conditionings")
         else:
-            if run.latent not in (None, x.shape[-2:]) and any(row.view is None for row in rows):
-                note_tile(self.casts, run.latent, (x.shape[-2], x.shape[-1]))
+            if whole not in (None, size) and any(row.view in (None, *parts) for row in rows):
+                note_tile(self.casts, whole, size)
             sources = repeated_rows(options, x, c_crossattn, run.memory)
             casts = [calls_of(applied, run, rows, x, t, executor.class_obj, sources) for applied in self.casts]
             options = with_patches(options, casts)
             kwargs[f"{KEY} {compile_key([calls[len(rows)].call for calls in casts], sources)}"] = None
         with uncompiled() if self.recording else nullcontext():
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def _latent_and_mask(
+    latent_image: Tensor | None = None, denoise_mask: Tensor | None = None, *args: Any, **kwargs: Any
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of what a sampling run is called with after the noise: what it begins with, and what of that it denoises."""
+    return latent_image, denoise_mask
 
 
 def applied_casts(model: Any) -> tuple[AppliedCast, ...]:
@@ -168,10 +194,16 @@ def applied_casts(model: Any) -> tuple[AppliedCast, ...]:
 def add_cast(model: Any, applied: AppliedCast) -> None:
     """Add a cast to a freshly cloned MODEL."""
     all_casts = CastWrappers((*applied_casts(model), applied))
-    wrappers = model.model_options.setdefault("transformer_options", {}).setdefault("wrappers", {})
+    remove_casts(model)
     for kind, wrapper in (
         (WrappersMP.SAMPLER_SAMPLE, all_casts.sampler_sample),
         (WrappersMP.APPLY_MODEL, all_casts.apply_model),
     ):
-        wrappers.get(kind, {}).pop(KEY, None)
         add_wrapper_with_key(kind, KEY, wrapper, model.model_options, is_model_options=True)
+
+
+def remove_casts(model: Any) -> None:
+    """Take all casts from a freshly cloned MODEL."""
+    wrappers = model.model_options.get("transformer_options", {}).get("wrappers", {})
+    for kind in (WrappersMP.SAMPLER_SAMPLE, WrappersMP.APPLY_MODEL):
+        wrappers.get(kind, {}).pop(KEY, None)

@@ -32,7 +32,9 @@ from ...origins import choose_text_encoder
 from ...pictures import to_rgb
 from ...refining import RefinedPicture, RefineOptions, plan, refine
 from ...refining.crops import as_picture
+from ...regions import Box
 from ...types import Cast, Face, Missing, Person, SAAOptions, hinting
+from ...views import View
 from .clip_vision import load_clip_vision
 from .lora import FusedLoRA
 from .photos import HINTS, FloatNetwork, PhotoEncoder
@@ -207,13 +209,15 @@ class DynamicID:
         guided: bool | None = None,
         recorder: GateRecorder | None = None,
         warn: Callable[[str], object] | None = None,
+        part: Box | None = None,
     ) -> DynamicID:
         """Put the people of ``cast`` into every picture that the pipeline makes from now on; another cast replaces it.
 
         ``lora``: "fused" into the UNet's weights costs nothing while sampling; "apart" leaves them alone, for weights
         that cannot be changed (quantized). ``guided``: whether the first half of the UNet's rows is unconditional;
         None asks the pipeline at every call. ``recorder`` collects gate maps. ``warn`` gets a sentence for faces that another
-        encoder made (default: a Python warning).
+        encoder made (default: a Python warning). ``part``: y0, x0, y1, x1 as fractions of the picture that people have their
+        places in, where a part of it is sampled by itself: a tile, a crop.
         Raises DynamicIDError for an empty cast, faces that do not fit the weights, and UNets that cannot take it.
         """
         cast = _as_cast(cast)
@@ -233,11 +237,13 @@ class DynamicID:
                 timesteps=self.pipe.scheduler.config.get("num_train_timesteps", 1000),
                 lora=lora,
                 recorder=recorder,
+                part=None if part is None else View.of_box(part),
             )
         except BaseException:
             self.remove()
             raise
-        how: dict[str, Any] = {"lora": lora, "guided": guided, "recorder": recorder, "warn": lambda text: None}
+        how: dict[str, Any] = {"lora": lora, "guided": guided, "recorder": recorder, "part": part}
+        how["warn"] = lambda text: None
         self._again = functools.partial(self.apply, cast, options, **how)
         return self
 

@@ -20,6 +20,7 @@ from ...gate_maps import GateRecorder
 from ...networks.saa import LORA_TARGETS, SAAModule
 from ...regions import GridSize
 from ...types import Cast, DynamicIDError, SAAOptions
+from ...views import View
 
 KEY = "dynamicid"  # in cross_attention_kwargs
 LORA_MODES = ("fused", "apart")
@@ -159,8 +160,10 @@ class CallHook:
     It remembers what depends on sizes and rows alone, and nothing of the calls themselves.
     """
 
-    def __init__(self, applied: AppliedCast, schedule: TimestepSchedule, guided: Callable[[], bool]):
-        self.applied, self.schedule, self.guided = applied, schedule, guided
+    def __init__(
+        self, applied: AppliedCast, schedule: TimestepSchedule, guided: Callable[[], bool], part: View | None = None
+    ):
+        self.applied, self.schedule, self.guided, self.part = applied, schedule, guided, part
         self._memory = Memory(_ordinary_tensors)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -183,10 +186,12 @@ class CallHook:
                 "conditional ones. Apply DynamicID with guided=False if the rows are conditional only."
             )
         rows = _rows_of(videos, sample.shape[2] if sample.ndim == 5 else None, guided)
+        rows = tuple(row._replace(view=self.part) for row in rows)
         levels = torch.as_tensor(timestep, device=sample.device).float().reshape(-1).expand(videos)
         levels = levels.repeat_interleave(len(rows) // videos)
         latent = (sample.shape[-2], sample.shape[-1])
-        self._memory.get(("crop", latent), lambda: self._warn_of_crop(latent))
+        if self.part is None:
+            self._memory.get(("crop", latent), lambda: self._warn_of_crop(latent))
         call = prepare_call(self.applied, rows, latent, levels, self.schedule, sample, self._memory)
         moves = self.applied.cast.frames > 1
         return Step(call, guided, look_index(self.applied, rows, sample.device, self._memory) if moves else None)
@@ -231,12 +236,14 @@ def attach(
     timesteps: int = 1000,
     lora: str = "fused",
     recorder: GateRecorder | None = None,
+    part: View | None = None,
 ) -> Attachment:
     """Put a cast into a UNet2DConditionModel; also compiled ones.
 
     ``guided`` says at each call whether the first half of the rows is unconditional; ``timesteps``: of the noise schedule
     that the UNet was trained with. With ``lora="apart"`` the LoRA is computed beside the weights; with ``"fused"`` it must be
     in them (:class:`FusedLoRA`). ``recorder`` notes down where identity goes in.
+    ``part``: what is sampled of the picture that the cast has its places in; None: all of it.
     Raises DynamicIDError for an empty cast, a UNet or faces that do not fit the weights.
     """
     if lora not in LORA_MODES:
@@ -260,4 +267,4 @@ def attach(
             None if beside is None else nn.ModuleDict(beside),
             options.lora_strength,
         )
-    return Attachment(unet, processors, CallHook(applied, TimestepSchedule(timesteps), guided))
+    return Attachment(unet, processors, CallHook(applied, TimestepSchedule(timesteps), guided, part))
