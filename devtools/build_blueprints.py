@@ -1,7 +1,7 @@
 """Write ``subgraphs/`` and the shortest template: ``python devtools/build_blueprints.py [--server URL]``, with a ComfyUI running that has this pack.
 
 A blueprint is one node that holds a whole graph, with the few sockets that a beginner needs; the host lists it among
-its nodes. The parts are those of the workflows (build_workflows.py).
+its nodes. The parts are those of the workflows (``building``).
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ import sys
 import uuid
 from dataclasses import dataclass
 
-import build_workflows as parts
+from building import ROOT, files, parts
+from building.settings import WORLD
+from environment import run_script
 from graphs import Graph, Group, Link, Node, to_ui
 
-BLUEPRINTS = parts.ROOT / "subgraphs"
+from dynamicid_core.prompts import preset_prompt
+
+BLUEPRINTS = ROOT / "subgraphs"
 INPUT, OUTPUT = -10, -20  # ids of the frames at which a subgraph's links begin and end
 CATEGORY = "DynamicID"
-SETTING = parts.WORLD  # runs as it is put down
+SETTING = WORLD  # runs as it is put down
 RESULT = Link("Enlarge", "IMAGE")
 PROMPTS = (("prompt", "Prompt", "text"), ("negative prompt", "Negative prompt", "text"))
 PICTURE = (
@@ -95,7 +99,7 @@ def edited_expression() -> Blueprint:
         "dynamicid": Link("Load DynamicID", "dynamicid"),
         "face": parts.face(1),
         "clip": Link("Load Checkpoint", "CLIP"),
-        "expression": parts.preset_prompt("surprised"),
+        "expression": preset_prompt("surprised"),
     }
     edit = Node("DynamicIDEditMotion", "Expression", inputs)
     groups = (
@@ -172,7 +176,7 @@ def to_subgraph(blueprint: Blueprint, graph: Graph, object_info: dict) -> tuple[
 def to_blueprint(blueprint: Blueprint, object_info: dict, host_version: str) -> dict:
     """The file that the host lists: a workflow of one node, and the subgraph that it is."""
     types = {node.type for node in Graph(blueprint.name, blueprint.groups).nodes}
-    graph = Graph(blueprint.name, blueprint.groups, parts.properties(types, host_version))
+    graph = Graph(blueprint.name, blueprint.groups, files.properties(types, host_version))
     definition, inputs = to_subgraph(blueprint, graph, object_info)
     node = {
         "id": 1,
@@ -227,7 +231,7 @@ def build_short(object_info: dict, host_version: str) -> dict:
         "SaveImage", "Save Image", {"images": Link(made.title, "image"), "filename_prefix": "dynamicid/picture"}
     )
     groups = (parts.start(parts.START), parts.group(0, "Who", photos), parts.group(0, "Picture", (made,), (saved,)))
-    graph = Graph(SHORT, groups, parts.properties({"DynamicIDDrawnPerson", "SaveImage"}, host_version))
+    graph = Graph(SHORT, groups, files.properties({"DynamicIDDrawnPerson", "SaveImage"}, host_version))
     template = to_ui(graph, object_info | {definition["id"]: info})
     (node,) = [one for one in template["nodes"] if one["type"] == definition["id"]]
     node |= {"inputs": [*node["inputs"], *(entry for entry in whole["inputs"] if entry["type"] != "IMAGE")]}
@@ -238,11 +242,11 @@ def build_short(object_info: dict, host_version: str) -> dict:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Write subgraphs/ for the nodes of a running ComfyUI.")
     parser.add_argument("--server", default="http://127.0.0.1:8188", help="its address (default: %(default)s)")
-    told = parts.ask(parser.parse_args(arguments).server)
-    parts.write(build(*told), BLUEPRINTS)
-    parts.write({f"{SHORT}.json": build_short(*told)}, parts.WORKFLOWS)
+    told = files.ask(parser.parse_args(arguments).server)
+    files.write(build(*told), BLUEPRINTS)
+    files.write({f"{SHORT}.json": build_short(*told)}, files.WORKFLOWS)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(parts.run_script(main))
+    sys.exit(run_script(main))

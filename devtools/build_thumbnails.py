@@ -11,9 +11,12 @@ import io
 import sys
 from pathlib import Path
 
-import build_blueprints as short
-import build_workflows as parts
+from build_blueprints import SHORT
+from building.files import WORKFLOWS
+from building.recipes import FPS, RECIPES, TITLES
+from building.settings import WORLD
 from comfyui.speaking import Client
+from environment import run_script
 from graphs import Graph, to_api
 from PIL import Image, ImageDraw, ImageSequence
 
@@ -60,7 +63,7 @@ def save(sheets: list[Image.Image], path: Path) -> None:
     how = {
         "save_all": True,
         "append_images": half[1:],
-        "duration": 1000 // parts.FPS,
+        "duration": 1000 // FPS,
         "loop": 0,
         "quality": 70,
         "method": 6,
@@ -71,20 +74,20 @@ def save(sheets: list[Image.Image], path: Path) -> None:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Write the templates' pictures with a running ComfyUI.")
     parser.add_argument("--server", default="http://127.0.0.1:8188", help="its address (default: %(default)s)")
-    parser.add_argument("--only", choices=parts.RECIPES, help="one of them (default: all)")
+    parser.add_argument("--only", choices=RECIPES, help="one of them (default: all)")
     options = parser.parse_args(arguments)
     client = Client(options.server)
     object_info = client.object_info()
-    titles = {"two_people": [parts.TITLES["two_people"], short.SHORT]}
-    for name, recipe in parts.RECIPES.items():
+    titles = {"two_people": [TITLES["two_people"], SHORT]}
+    for name, recipe in RECIPES.items():
         if options.only not in (None, name):
             continue
-        photos, frames = pictures(client, to_api(Graph(name, recipe(parts.WORLD)), object_info))
+        photos, frames = pictures(client, to_api(Graph(name, recipe(WORLD)), object_info))
         sheets = [compose(photos, frame) for frame in frames]
-        for title in titles.get(name, [parts.TITLES[name]]):
-            save(sheets, parts.WORKFLOWS / f"{title}.jpg")
+        for title in titles.get(name, [TITLES[name]]):
+            save(sheets, WORKFLOWS / f"{title}.jpg")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(parts.run_script(main))
+    sys.exit(run_script(main))

@@ -23,7 +23,7 @@ ROOM = {
     "DynamicIDLoader": 40,
     "DynamicIDFaceAnalysis": 40,
     "DynamicIDEncodeFace": 260,
-    "DynamicIDPlaceFace": 40,
+    "DynamicIDPlaceFace": 270,
     "DynamicIDPlaceFaces": 270,
     "DynamicIDBlendFaces": 40,
     "DynamicIDApply": 40,

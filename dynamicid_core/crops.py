@@ -52,11 +52,12 @@ def is_another_picture(begun: Tensor | None, made: Tensor | None) -> bool:
 def made_for(cast: Cast) -> GridSize | None:
     """Height and width, in any unit, of the picture that people's places were given for: a canvas, or the size of a mask.
 
-    None where boxes are fractions alone, or nobody has a place.
+    None where places are fractions alone, or nobody has a place.
     """
     regions = [person.region for person in cast.people if person.region is not None]
     canvases = [region.canvas for region in regions if region.canvas is not None]
-    masks = [(region.mask.shape[-2], region.mask.shape[-1]) for region in regions if region.mask is not None]
+    drawn = [region.mask for region in regions if region.mask is not None and not region.any_shape]
+    masks = [(mask.shape[-2], mask.shape[-1]) for mask in drawn]
     return next(iter([*canvases, *masks]), None)
 
 

@@ -11,11 +11,14 @@ from .regions import Box, box_cells
 from .types import Cast, DynamicIDError, Face, Person, Region
 
 
-def place(cast: Cast | None, face: Face, mask: Tensor | None = None, weight: float = 1.0) -> Cast:
-    """A new cast with one more person. ``mask``: [h, w] or [F, h, w] in 0..1, or None for no region."""
+def place(
+    cast: Cast | None, face: Face, mask: Tensor | None = None, weight: float = 1.0, any_shape: bool = False
+) -> Cast:
+    """A new cast with one more person. ``mask``: [h, w] or [F, h, w] in 0..1, or None for no region; ``any_shape``: it was
+    made of fractions, for pictures of any shape."""
     region = None
     if mask is not None:
-        region = Region(mask=mask if mask.ndim == 3 else mask[None])
+        region = Region(mask=mask if mask.ndim == 3 else mask[None], any_shape=any_shape)
     return (cast or Cast()).add(Person(face, region, weight))
 
 

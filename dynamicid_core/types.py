@@ -182,6 +182,7 @@ class Region:
     box: tuple[float, float, float, float] | None = None  # y0, x0, y1, x1 as fractions of the picture
     mask: Tensor | None = None  # [F, h, w] in 0..1, any resolution; one frame serves a whole batch
     canvas: tuple[int, int] | None = None  # height and width of the picture that a box was drawn in, where known
+    any_shape: bool = False  # a mask made of fractions: its height and width say nothing of its picture's
 
     def __post_init__(self) -> None:
         if (self.box is None) == (self.mask is None):

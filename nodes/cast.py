@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..dynamicid_core import placing
 from ..dynamicid_core.layouts import LAYOUTS, arranged, parse_boxes
+from ..dynamicid_core.outlines import outlined, parse_outlines
 from ..dynamicid_core.types import Cast as CastValue
 from ..dynamicid_core.types import DynamicIDError
 from .boxes import cells, check, to_frames
@@ -47,27 +48,45 @@ class DynamicIDPlaceFace(io.ComfyNode):
             node_id="DynamicIDPlaceFace",
             display_name="Place Face",
             category=CATEGORY,
-            description="Adds a person to the cast, in a painted region or where others leave room.",
-            search_aliases=["face mask", "assign person", "regional face", "cast", "character"],
+            description="Adds a person to the cast: where you draw, where a mask says, or where others leave room.",
+            search_aliases=["face mask", "paint region", "assign person", "regional face", "cast", "character"],
             inputs=[
                 Face.Input("face", tooltip="Who."),
                 Cast.Input("cast", optional=True, tooltip="The people so far; leave empty for the first."),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where, as any soft mask of any size. Without one the person takes what others leave free.",
+                    tooltip="Where, as any soft mask of any size; where one is connected, outline does nothing.",
                 ),
                 weight_input(),
+                io.String.Input(
+                    "outline",
+                    default="",
+                    optional=True,
+                    tooltip="Where, drawn by hand: points x,y as fractions of the picture, with ; between outlines. Drawing "
+                    "below writes them. Empty: what others leave free.",
+                ),
             ],
             outputs=[Cast.Output(display_name="cast")],
         )
 
     @classmethod
+    def validate_inputs(cls, outline: str | None = None) -> bool | str:
+        try:
+            parse_outlines(outline or "")  # what another node will give is not known yet
+        except DynamicIDError as error:
+            return str(error)
+        return True
+
+    @classmethod
     @hinted
-    def execute(cls, face, weight: float = 1.0, cast: CastValue | None = None, mask=None) -> io.NodeOutput:
+    def execute(
+        cls, face, weight: float = 1.0, cast: CastValue | None = None, mask=None, outline: str = ""
+    ) -> io.NodeOutput:
         from .pictures import to_mask
 
-        return io.NodeOutput(placing.place(cast, face, None if mask is None else to_mask(mask), weight))
+        region = outlined(outline) if mask is None else to_mask(mask)
+        return io.NodeOutput(placing.place(cast, face, region, weight, any_shape=mask is None))
 
 
 class DynamicIDPlaceFaces(io.ComfyNode):

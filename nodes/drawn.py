@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..dynamicid_core import prompts
 from .hints import hinted
+from .previews import sent_again
 from .sockets import CATEGORY
 
 
@@ -18,6 +19,7 @@ class DynamicIDDrawnPerson(io.ComfyNode):
             category=CATEGORY,
             description="A drawn person in place of a photo, to try a graph with. A seed is always the same person.",
             search_aliases=["example face", "sample photo", "cartoon portrait", "test image", "character", "group"],
+            **sent_again(),
             inputs=[
                 io.Int.Input(
                     "seed",

@@ -14,6 +14,7 @@ from ..dynamicid_core.plain import one_line
 from ..dynamicid_core.types import DynamicIDError
 from .folders import face_files, face_path, new_face_path
 from .hints import hinted
+from .previews import sent_again
 from .progress import steps, warn
 from .sockets import CATEGORY, DynamicID, Face, FaceAnalysis
 
@@ -36,6 +37,7 @@ class DynamicIDEncodeFace(io.ComfyNode):
                 "character",
                 "consistent character",
             ],
+            **sent_again(),
             inputs=[
                 DynamicID.Input("dynamicid", tooltip="From Load DynamicID."),
                 io.ClipVision.Input("clip_vision", tooltip="CLIP-ViT-H-14-laion2B-s32B-b79K, from Load CLIP Vision."),
@@ -172,6 +174,7 @@ class DynamicIDLoadFace(io.ComfyNode):
             category=CATEGORY,
             description="Reads a face file, from the input folder or from what Save Face wrote.",
             search_aliases=["load identity", "import face", "face file"],
+            **sent_again(),
             inputs=[
                 io.Combo.Input(
                     "face_file",

@@ -8,6 +8,7 @@ from ..dynamicid_core.checkpoints import encoder_warnings
 from ..dynamicid_core.refining import WHICH, RefineOptions, plan, refine
 from ..dynamicid_core.types import SAAOptions
 from .hints import hinted
+from .previews import sent_again
 from .sockets import CATEGORY, Cast, DynamicID, FaceAnalysis
 
 DEFAULTS, ACTING = RefineOptions(), SAAOptions()
@@ -28,6 +29,7 @@ class DynamicIDRefineFaces(io.ComfyNode):
             category=CATEGORY,
             description="Samples the faces of a finished picture again, each enlarged and with its person alone.",
             search_aliases=["face detailer", "face fix", "adetailer", "second pass", "small faces", "face swap", "retry"],
+            **sent_again(),
             inputs=[
                 io.Image.Input("image", tooltip="The finished picture, or a batch of them, wherever they were made."),
                 io.Model.Input("model", tooltip="The model without faces, from before Apply DynamicID."),

@@ -30,6 +30,7 @@ from dynamicid_core.evaluation.results import Run, read_run
 from dynamicid_core.face_files import load_face, save_face
 from dynamicid_core.files import read_tensors
 from dynamicid_core.layouts import parse_boxes
+from dynamicid_core.outlines import outlined
 from dynamicid_core.pictures import read_mask, to_rgb
 from dynamicid_core.plain import LONGEST, build, one_line
 from dynamicid_core.saving import SETTINGS_KEY
@@ -269,6 +270,13 @@ def test_boxes_of_any_text(text: str) -> None:
         found = read_or_said(read, text)
         boxes = [] if found is None else found if isinstance(found, list) else [found]
         assert all(0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1 for box in boxes)
+
+
+@examples(100)
+@given(st.lists(NUMBERS, max_size=9).map(",".join) | st.text("01.,; -e\nn", max_size=60) | LETTERS)
+def test_outlines_of_any_text(text: str) -> None:
+    mask = read_or_said(outlined, text)
+    assert mask is None or (mask.min() >= 0 and mask.max() <= 1)
 
 
 @examples(150)

@@ -31,6 +31,7 @@ from dynamicid_core.evaluation.results import read_run
 from dynamicid_core.face_files import FACE_FORMAT, FACE_VERSION, load_face
 from dynamicid_core.files import read_tensors
 from dynamicid_core.layouts import parse_boxes
+from dynamicid_core.outlines import outlined
 from dynamicid_core.pictures import read_mask, to_rgb
 from dynamicid_core.training.settings_file import load_settings
 from dynamicid_core.types import DynamicIDError, Face, SAAOptions
@@ -185,6 +186,14 @@ def mask(given: dict[str, Any]) -> object:
 @reader
 def boxes(given: str) -> object:
     return parse_boxes(given)
+
+
+@reader
+def outline(given: str) -> object:
+    """Outlines as a cast takes them: what they enclose must be something."""
+    from dynamicid_core.types import Region
+
+    return Region(mask=outlined(given))
 
 
 @reader

@@ -23,9 +23,9 @@ def boxed(canvas=None) -> Cast:
     return place_in_boxes(None, [face(), face()], [[LEFT, RIGHT]], canvas=canvas)
 
 
-def masked(height: int, width: int) -> Cast:
+def masked(height: int, width: int, **shape: bool) -> Cast:
     mask = torch.ones(1, height, width)
-    return place(place(None, face(), mask), face(), mask)
+    return place(place(None, face(), mask, **shape), face(), mask, **shape)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,7 @@ def masked(height: int, width: int) -> Cast:
         (boxed((768, 1024)), Sampled(SQUARE), None, None, "places in a picture of 1024 x 768, and what is sampled has 512 x 512"),
         (masked(300, 400), Sampled(SQUARE), None, None, "places in a picture of 400 x 300"),
         (masked(32, 32), Sampled(SQUARE), None, None, None),
+        (masked(300, 400, any_shape=True), Sampled(SQUARE), None, None, None),  # outlines drawn by hand
         (boxed(), Sampled(SQUARE), None, None, None),  # fractions of a picture that nobody knows
         (boxed(), Sampled(SQUARE), Sampled(WIDE), None, "were put into 1024 x 768 px before, and now 512 x 512 px are sampled"),
         (boxed(), Sampled((144, 192)), Sampled(WIDE), None, None),

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
@@ -179,6 +180,26 @@ def test_people_stand_where_boxes_layout_or_numbers_say(pack):
     assert drawn == [(0.2, 0.1, 0.4, 0.3), (0.6, 0.5, 0.8, 0.7)]
     with pytest.raises(ValueError, match="There are 2 faces and 0 boxes: too few boxes. Box 1 belongs to person 1"):
         boxes(layout="drawn")
+
+
+def test_a_place_is_a_mask_an_outline_or_what_others_leave():
+    import torch
+
+    pictures = SimpleNamespace(to_mask=torch.Tensor.float)
+    with nodes_pack(nodes__pictures=pictures) as load:
+        types, node = load("dynamicid_core.types"), load("nodes.cast").DynamicIDPlaceFace
+        face, outline = types.Face(torch.zeros(1, 4, 8), torch.zeros(1, 4, 8), "x"), "0,0 0.5,0 0.5,1 0,1"
+
+        def region(**inputs):
+            (cast,) = node.execute(face, **inputs)
+            return cast.people[0].region
+
+        assert region() is None
+        drawn, painted = region(outline=outline), region(outline=outline, mask=torch.ones(3, 5))
+        assert drawn.any_shape and drawn.mask[0, 100, 10] == 1 and drawn.mask[0, 100, -10] == 0
+        assert not painted.any_shape and painted.mask.shape == (1, 3, 5)
+        assert node.validate_inputs(outline) is True and node.validate_inputs() is True
+        assert node.validate_inputs("0,0 1,1").startswith("Outline 1 has 2 different points")
 
 
 def test_errors_have_a_name_without_the_folders_of_the_installation(pack):

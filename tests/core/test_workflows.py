@@ -10,7 +10,7 @@ from pathlib import Path
 import graphs
 import pytest
 from build_blueprints import SHORT
-from build_workflows import FRAMES, TITLES
+from building.recipes import FRAMES, TITLES
 from PIL import Image
 
 from dynamicid_core.catalogue import model_file

@@ -15,6 +15,7 @@ if str(HERE) not in sys.path:  # whatever import mode pytest runs in, tests here
     sys.path.append(str(HERE))
 
 import comfy_host  # noqa: E402
+from browsing import browser, opened, page, site, window  # noqa: E402, F401  (fixtures)
 from comfyui.finding import find_comfyui  # noqa: E402
 from comfyui.folders import temporary_base  # noqa: E402
 from comfyui.serving import Server, started  # noqa: E402

@@ -13,7 +13,8 @@ import pytest
 import torch
 import two_people
 from build_blueprints import SHORT, build_short
-from build_workflows import TITLES, build
+from building.files import build
+from building.recipes import TITLES
 from comfy_host import REPOSITORY, Host
 from comfyui.serving import Server
 from comfyui.speaking import HostError

@@ -1,21 +1,15 @@
-// Place Faces in Boxes and Cast from Photos: people's places shown and drawn in the node, with both kinds of nodes.
+// Place Faces in Boxes and Cast from Photos: people's places shown and drawn in the node.
 
 import { app } from "../../../scripts/app.js"
-import { after, peopleOf, personColor } from "./people.js"
+import { addDrawing, Drawing, inputOf, round, setValues, widgetOf } from "./drawing.js"
+import { peopleOf, personColor } from "./people.js"
 import { texts } from "./texts.js"
 
 const EDGE = 0.04 // as dynamicid_core/layouts.py leaves free
 const GRIP = 8 // px around a corner in which it can be dragged
 const SMALLEST = 0.03 // of the picture: what is smaller was no box but a click
-const HEIGHT = 220 // px of the widget
 const DRAWN = "drawn"
 const FREE = "free" // nobody has a place
-
-const round = (value) => Math.round(Math.min(Math.max(value, 0), 1) * 1000) / 1000
-const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
-
-/** The node that is connected to an input, if there is one. */
-const inputOf = (node, name) => node.getInputNode?.(node.findInputSlot(name)) ?? null
 
 // --- boxes: [left, top, right, bottom] as fractions of the picture ---------------------------------------------------
 
@@ -36,43 +30,21 @@ function parse(text) {
 
 const write = (boxes) => boxes.map((box) => box.map(round).join(",")).join("; ")
 
-function boxesOf(node) {
+export function boxesOf(node) {
   const layout = widgetOf(node, "layout")?.value
   if (layout === FREE) return []
   return layout === DRAWN ? parse(widgetOf(node, "drawn_boxes")?.value) : arranged(layout, peopleOf(node))
 }
 
-/** Width over height of the picture that will be made: of the first empty latent in the graph. */
-function shapeOf(node) {
-  const latent = node.graph?.nodes?.find((one) => /^Empty.*Latent/.test(one.type) && widgetOf(one, "width"))
-  return latent ? widgetOf(latent, "width").value / widgetOf(latent, "height").value : 1
-}
-
 // --- the drawing ------------------------------------------------------------------------------------------------------
 
-class Editor {
+class Editor extends Drawing {
   constructor(node) {
-    this.node = node
-    this.drag = null // { number, box, from, part } while the pointer is down
-    this.element = Object.assign(document.createElement("div"), { className: "dynamicid-boxes" })
-    this.element.style.cssText = "display: flex; justify-content: center; align-items: center; overflow: hidden; min-height: 0"
-    this.canvas = document.createElement("canvas")
-    this.canvas.style.cssText = "cursor: crosshair; touch-action: none; border-radius: 4px"
+    super(node, "dynamicid-boxes")
+    this.drag = null // { number, box, from, edges } while the pointer is down
     this.switch = Object.assign(document.createElement("button"), { textContent: texts.switchOn, hidden: true })
     this.switch.addEventListener("click", () => app.extensionManager.setting.set("Comfy.VueNodes.Enabled", true))
-    this.element.append(this.switch, this.canvas)
-    this.canvas.addEventListener("pointerdown", (event) => this.begin(event))
-    this.canvas.addEventListener("pointermove", (event) => this.move(event))
-    this.canvas.addEventListener("pointerup", (event) => this.end(event))
-    this.canvas.addEventListener("dblclick", (event) => this.remove(event))
-    this.element.addEventListener("pointerenter", () => this.draw())
-    new ResizeObserver(() => this.draw()).observe(this.element)
-  }
-
-  /** The pointer's place as fractions of the picture. */
-  at(event) {
-    const frame = this.canvas.getBoundingClientRect()
-    return [(event.clientX - frame.x) / frame.width, (event.clientY - frame.y) / frame.height]
+    this.element.prepend(this.switch)
   }
 
   /** What lies under a place: the last box drawn there, and whether its edges or all of it follow the pointer. */
@@ -89,19 +61,14 @@ class Editor {
     return null
   }
 
-  begin(event) {
-    event.preventDefault()
-    event.stopPropagation()
-    this.canvas.setPointerCapture(event.pointerId)
-    const from = this.at(event)
+  begin(from) {
     const boxes = boxesOf(this.node)
     this.drag = { from, ...(this.hit(from) ?? { number: boxes.length, box: [...from, ...from], edges: [2, 3] }) }
   }
 
-  move(event) {
+  move([x, y]) {
     if (!this.drag) return
     const { from, number, box, edges } = this.drag
-    const [x, y] = this.at(event)
     const moved = [...box]
     if (edges) {
       for (const edge of edges) moved[edge] = edge % 2 ? y : x
@@ -118,34 +85,21 @@ class Editor {
     this.set(boxes)
   }
 
-  end(event) {
-    this.canvas.releasePointerCapture?.(event.pointerId)
+  end() {
     this.drag = null
-    this.node.graph?.afterChange?.()
   }
 
-  remove(event) {
-    const found = this.hit(this.at(event))
+  remove(place) {
+    const found = this.hit(place)
     if (found) this.set(boxesOf(this.node).filter((_, number) => number !== found.number))
   }
 
   set(boxes) {
-    for (const [name, value] of [["drawn_boxes", write(boxes)], ["layout", DRAWN]]) {
-      const widget = widgetOf(this.node, name)
-      widget.value = value
-      widget.callback?.(value)
-    }
+    setValues(this.node, { drawn_boxes: write(boxes), layout: DRAWN })
     this.draw()
   }
 
-  draw() {
-    const [wide, high, shape] = [this.element.clientWidth, this.element.clientHeight, shapeOf(this.node)]
-    if (!wide || !high) return
-    const [width, height] = wide / high > shape ? [high * shape, high] : [wide, wide / shape]
-    Object.assign(this.canvas, { width: Math.round(width), height: Math.round(height) })
-    const pen = this.canvas.getContext("2d")
-    pen.fillStyle = "#2e3034"
-    pen.fillRect(0, 0, width, height)
+  paint(pen) {
     const source = inputOf(this.node, "bboxes")
     this.switch.hidden = source?.type !== "CreateBoundingBoxes" || LiteGraph.vueNodesMode
     this.canvas.hidden = !this.switch.hidden
@@ -153,13 +107,6 @@ class Editor {
     const boxes = boxesOf(this.node)
     boxes.forEach((box, number) => this.drawBox(pen, box, number))
     if (!boxes.length) this.say(pen, widgetOf(this.node, "layout")?.value === FREE ? texts.placesFree : texts.drawBoxes)
-  }
-
-  say(pen, text) {
-    pen.fillStyle = "#bbb"
-    pen.font = "12px sans-serif"
-    pen.textAlign = "center"
-    pen.fillText(text, this.canvas.width / 2, this.canvas.height / 2, this.canvas.width - 8)
   }
 
   drawBox(pen, [left, top, right, bottom], number) {
@@ -171,26 +118,10 @@ class Editor {
     pen.globalAlpha = 1
     pen.lineWidth = 2
     pen.strokeRect(...frame)
-    pen.fillStyle = "#101010"
-    pen.fillRect(frame[0] + 4, frame[1] + 4, 24, 22)
-    pen.fillStyle = personColor(number)
-    pen.font = "bold 16px sans-serif"
-    pen.textAlign = "center"
-    pen.fillText(String(number + 1), frame[0] + 16, frame[1] + 20)
+    this.number(pen, number, personColor(number), frame[0] + 4, frame[1] + 4)
   }
 }
 
 export function setUpBoxes(node) {
-  const editor = new Editor(node)
-  const widget = node.addDOMWidget("places", "dynamicid_boxes", editor.element, {
-    serialize: false, hideOnZoom: false, hideInPanel: true, getMinHeight: () => HEIGHT, getValue: () => "", setValue: () => {}
-  })
-  widget.serialize = false // not an input of the node
-  const later = () => requestAnimationFrame(() => editor.draw())
-  for (const event of ["onConnectionsChange", "onConfigure", "onWidgetChanged"]) after(node, event, later)
-  for (const name of ["layout", "drawn_boxes"]) {
-    const own = widgetOf(node, name)
-    if (own) after(own, "callback", later)
-  }
-  node.setSize([Math.max(node.size[0], 300), Math.max(node.size[1], node.computeSize()[1])])
+  addDrawing(new Editor(node), "places", ["layout", "drawn_boxes"])
 }

@@ -4,7 +4,9 @@ import { app } from "../../../scripts/app.js"
 import { setUpBoxes } from "./boxes.js"
 import { setUpLoadFace } from "./face_files.js"
 import { showErrors } from "./messages.js"
+import { setUpOutlines } from "./outlines.js"
 import { colorLinks, setUpPeople } from "./people.js"
+import { showEarlierPreviews } from "./previews.js"
 import { setUpPresets } from "./presets.js"
 import { setUpReport } from "./report.js"
 import { tellMissingFaces } from "./sharing.js"
@@ -17,6 +19,7 @@ const SET_UP = {
   DynamicIDLoadFace: [setUpLoadFace],
   DynamicIDEditMotion: [setUpPresets],
   DynamicIDBlendFaces: [setUpPeople],
+  DynamicIDPlaceFace: [setUpOutlines],
   DynamicIDPlaceFaces: [setUpPeople, setUpBoxes],
   DynamicIDCast: [setUpPeople, setUpBoxes],
   DynamicIDScoreFaces: [setUpReport],
@@ -32,6 +35,7 @@ app.registerExtension({
   afterConfigureGraph() {
     translateTemplate(app.rootGraph ?? app.graph)
     tellMissingFaces(app.rootGraph ?? app.graph)
+    showEarlierPreviews(app.rootGraph ?? app.graph).catch((error) => console.warn("DynamicID: no earlier previews", error))
   },
   nodeCreated(node) {
     if (node.comfyClass?.startsWith("DynamicID")) colorLinks() // the page forgets them with every palette

@@ -1,12 +1,22 @@
 // Our templates: in the artist's language, and from drawn people to photos and back with one button.
 
 import { app } from "../../../scripts/app.js"
+import { api } from "../../../scripts/api.js"
 import { texts, word } from "./texts.js"
 import { addButton } from "./widgets.js"
 
 const NOTE = "MarkdownNote"
+const PACK = decodeURIComponent(import.meta.url.split("/").at(-3)) // the pack's folder, by which the host knows it
 
-/** What a template says of itself: see devtools/build_workflows.py. */
+// The host lists templates as its file system does; ours are numbered for an order. Here, before the page asks for them.
+const getWorkflowTemplates = api.getWorkflowTemplates
+api.getWorkflowTemplates = async function (...args) {
+  const found = await getWorkflowTemplates.apply(this, args)
+  found?.[PACK]?.sort?.((one, other) => one.localeCompare(other, "en", { numeric: true }))
+  return found
+}
+
+/** What a template says of itself: see devtools/building/files.py. */
 const about = (graph) => graph?.extra?.dynamicid
 
 /** Titles, groups and notes of a template, which are English in its file; whatever an artist wrote stays. */

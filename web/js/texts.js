@@ -15,6 +15,8 @@ export const texts = {
   maskOf: "mask of person {number}",
   drawBoxes: "connect people, or draw boxes here",
   placesFree: "everybody may be anywhere: draw boxes here",
+  drawOutline: "draw around where person {number} shall be",
+  maskElsewhere: "a mask says where",
   boxesElsewhere: "boxes come from bboxes",
   forPhotos: "models for photos",
   forDrawings: "models for drawn people",

@@ -1,0 +1,244 @@
+"""The first minutes of an artist in the host's real front end: the gallery, a template, its languages, its models, its
+drawings, and what a page shows that was opened anew."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from browsing import (
+    BOTH,
+    NODES_2,
+    add,
+    connect,
+    drag,
+    face_with_portrait,
+    open_page,
+    press,
+    preview_of_cast,
+    run,
+    shrink,
+    widgets,
+)
+from comfy_host import REPOSITORY
+from comfyui.serving import Server
+from PIL import Image
+
+from dynamicid_core.catalogue import model_file
+from dynamicid_core.outlines import parse_outlines
+
+TITLES = sorted(
+    (file.stem for file in (REPOSITORY / "workflows").glob("*.json")), key=lambda title: int(title.split()[0])
+)
+LANGUAGES = ("zh", "ja", "ko", "fr", "de", "es")
+IMAGES = "id => (app.nodeOutputs[id]?.images ?? []).map((image) => image.filename)"  # what a node shows
+
+
+def template(title: str) -> dict:
+    return json.loads((REPOSITORY / "workflows" / f"{title}.json").read_text(encoding="utf-8"))
+
+
+def open_template(page, title: str) -> None:
+    page.evaluate("workflow => app.loadGraphData(workflow)", template(title))
+    page.wait_for_timeout(500)
+
+
+def number_of(page, title: str) -> str:
+    """A node's id, by its title in English."""
+    return str(page.evaluate("title => app.graph.nodes.find((node) => node.title === title).id", title))
+
+
+# --- the gallery and the language ---------------------------------------------------------------------------------
+
+
+def test_the_gallery_has_the_shortest_graph_first_and_opens_it(page) -> None:
+    page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.get_by_text("comfyui-dynamicid", exact=True).first.click()
+    for title in TITLES:
+        page.get_by_text(title, exact=True).first.wait_for()
+    shown = [text.strip() for text in page.locator("h3").all_inner_texts()]
+    assert [text for text in shown if text in TITLES] == TITLES
+    page.get_by_text(TITLES[0], exact=True).first.click()
+    page.wait_for_function("app.graph.nodes.length > 3")
+    kinds = page.evaluate("app.graph.nodes.filter((n) => n.type !== 'MarkdownNote').map((n) => n.type)")
+    assert len(kinds) == 4 and kinds.count("DynamicIDDrawnPerson") == 2 and "SaveImage" in kinds
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_template_speaks_the_language_of_the_page(window, site: Server, language: str) -> None:
+    page, errors = open_page(window, site, **{"Comfy.Locale": language})
+    words = json.loads((REPOSITORY / f"locales/{language}/main.json").read_text(encoding="utf-8"))["dynamicidTemplates"]
+    names = json.loads((REPOSITORY / f"locales/{language}/nodeDefs.json").read_text(encoding="utf-8"))
+    file = template("4 Expressions")
+    open_template(page, "4 Expressions")
+    titles = dict(page.evaluate("app.graph.nodes.map((node) => [Number(node.id), node.title])"))
+    for node in file["nodes"]:
+        own = node.get("title")
+        assert own or node["type"] not in names or titles[node["id"]] == names[node["type"]]["display_name"]
+        assert own is None or titles[node["id"]] == words[own]
+    assert page.evaluate("app.graph.groups.map((group) => group.title)") == [
+        words[group["title"]] for group in file["groups"]
+    ]
+    notes = page.evaluate("app.graph.nodes.filter((n) => n.type === 'MarkdownNote').map((n) => n.widgets[0].value)")
+    assert notes == [words[node["widgets_values"][0]] for node in file["nodes"] if node["type"] == "MarkdownNote"]
+    page.close()
+    assert errors == []
+
+
+def test_steps_and_our_links_have_colours(page) -> None:
+    open_template(page, "3 Two People in Boxes")
+    colors = page.evaluate("app.graph.groups.map((group) => group.color)")
+    assert len(set(colors)) == len(colors) == 6
+    types = ("DYNAMICID", "FACE_ANALYSIS", "DYNAMICID_FACE", "DYNAMICID_CAST")
+    links = page.evaluate("types => types.map((type) => LGraphCanvas.link_type_colors[type])", list(types))
+    assert all(links) and len(set(links)) == len(types)
+
+
+# --- models -------------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_a_button_turns_a_template_to_photos_and_back(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
+    open_template(page, "3 Two People in Boxes")
+    loader = page.evaluate("app.graph.nodes.find((node) => node.type === 'DynamicIDLoader').id")
+    page.evaluate("id => app.canvas.centerOnNode(app.graph.getNodeById(id))", loader)
+    page.evaluate("app.canvas.setZoom?.(1)")
+    page.wait_for_timeout(500)
+
+    def values() -> dict:
+        code = "app.graph.nodes.flatMap((n) => (n.widgets ?? []).map((w) => [`${n.id}.${w.name}`, w.value]))"
+        return {name: value for name, value in page.evaluate(code) if "$" not in name}  # the page's own: previews
+
+    drawn, wanted = values(), template("3 Two People in Boxes")["extra"]["dynamicid"]["for_photos"]
+    press(page, str(loader), "switch")
+    page.wait_for_function("app.graph.extra.dynamicid.photos === true")
+    photos = values()
+    for number, widgets_of in wanted.items():
+        for name, value in widgets_of.items():
+            assert photos[f"{number}.{name}"] == value
+    assert photos[f"{loader}.imr_file"] == "auto", "chosen by itself where a file is there"
+    assert photos[f"{loader}.saa_file"] == model_file("saa").name
+    page.keyboard.press("Escape")  # what the host says of files that are missing
+    page.wait_for_timeout(500)
+    press(page, str(loader), "switch")
+    page.wait_for_function("app.graph.extra.dynamicid.photos === false")
+    assert values() == drawn
+    page.close()
+    assert errors == []
+
+
+# --- places -------------------------------------------------------------------------------------------------------
+
+
+@BOTH
+def test_a_place_is_drawn_around_in_the_node_and_removed(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
+    places = []
+    for number, name in enumerate(("first", "second")):
+        face = add(page, "DynamicIDLoadFace", 50, 50 + 350 * number, face_file=f"{name}.safetensors")
+        places.append(add(page, "DynamicIDPlaceFace", 450 + 350 * number, 50))
+        connect(page, face, 0, places[-1], "face")
+    connect(page, places[0], 0, places[1], "cast")
+    canvases = page.locator(".dynamicid-outlines canvas")
+    canvases.nth(1).wait_for()
+    page.wait_for_timeout(500)
+
+    def outlines(number: int) -> list:
+        return parse_outlines(widgets(page, places[number])["outline"])
+
+    def draw(number: int, left: float, right: float) -> None:
+        frame = canvases.nth(number).bounding_box()
+        corners = [(left, 0.1), (right, 0.1), (right, 0.9), (left, 0.9), (left, 0.2)]
+        points = [(frame["x"] + frame["width"] * x, frame["y"] + frame["height"] * y) for x, y in corners]
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for point in points[1:]:
+            page.mouse.move(*point, steps=4)
+        page.mouse.up()
+        page.wait_for_timeout(300)
+
+    drag(page, canvases.nth(0), (0.5, 0.5), (0.505, 0.505))
+    assert outlines(0) == [], "a click is no outline"
+    draw(0, 0.1, 0.4)
+    draw(1, 0.6, 0.9)
+    assert [len(outlines(number)) for number in (0, 1)] == [1, 1]
+    (first,) = outlines(0)
+    assert min(x for x, _ in first) == pytest.approx(0.1, abs=0.02)
+    assert max(y for _, y in first) == pytest.approx(0.9, abs=0.02)
+    shown = canvases.nth(1).evaluate("""canvas => [0.25, 0.5, 0.75].map((x) =>
+        [...canvas.getContext("2d").getImageData(x * canvas.width, 0.3 * canvas.height, 1, 1).data])""")
+    assert len({tuple(pixel) for pixel in shown}) == 3, "the other person, nobody, and one's own"
+    picture = preview_of_cast(page, site, places[1])
+    one, nobody, two = (picture.getpixel((int(x * 512), 400)) for x in (0.25, 0.5, 0.75))
+    assert len({one, nobody, two}) == 3
+    frame = canvases.nth(0).bounding_box()
+    page.mouse.dblclick(frame["x"] + frame["width"] * 0.25, frame["y"] + frame["height"] * 0.5)
+    assert outlines(0) == [] and len(outlines(1)) == 1
+    page.close()
+    assert errors == []
+
+
+def test_the_template_with_masks_has_three_places_to_draw_on(page, site: Server) -> None:
+    open_template(page, "6 Three People with Masks")
+    shrink(page)
+    page.wait_for_function("document.querySelectorAll('.dynamicid-outlines canvas').length === 3")
+    sent = page.evaluate("app.graphToPrompt()")["output"]
+    places = [entry["inputs"] for entry in sent.values() if entry["class_type"] == "DynamicIDPlaceFace"]
+    assert len(places) == 3 and all(parse_outlines(place["outline"]) and "mask" not in place for place in places)
+    assert len({place["outline"] for place in places}) == 3
+
+
+def test_the_pictures_size_is_that_of_drawings_and_previews(page, site: Server) -> None:
+    open_template(page, "3 Two People in Boxes")
+    size = number_of(page, "Picture size")
+    set_size = (
+        "([id, w, h]) => { const n = app.graph.getNodeById(id); [n.widgets[0].value, n.widgets[1].value] = [w, h] }"
+    )
+    for width, height in ((640, 320), (256, 512)):
+        page.evaluate(set_size, [size, width, height])
+        canvas = page.locator(".dynamicid-boxes canvas").first
+        canvas.dispatch_event("pointerenter")
+        page.locator(".dynamicid-boxes").first.dispatch_event("pointerenter")
+        drawn = canvas.evaluate("canvas => canvas.width / canvas.height")
+        assert drawn == pytest.approx(width / height, rel=0.05)
+    sent = page.evaluate("app.graphToPrompt()")["output"]
+    (preview,) = (entry["inputs"] for entry in sent.values() if entry["class_type"] == "DynamicIDPreviewCast")
+    assert preview["latent"] == [size, 0]
+
+
+# --- a page that was opened anew ----------------------------------------------------------------------------------
+
+
+@BOTH
+def test_previews_are_there_in_a_page_opened_anew_and_after_a_cached_run(window, site: Server, nodes2: bool) -> None:
+    name = f"kept {nodes2}"
+    face_with_portrait(site.base / f"input/{name}.safetensors")
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
+    load = add(page, "DynamicIDLoadFace", 50, 100, face_file=f"{name}.safetensors")
+    place, preview = add(page, "DynamicIDPlaceFace", 400, 100), add(page, "DynamicIDPreviewCast", 800, 100)
+    connect(page, load, 0, place, "face")
+    connect(page, place, 0, preview, "cast")
+    page.evaluate("id => { app.graph.getNodeById(id).widgets[0].value = 256 }", preview)
+    _, outputs = run(page, site)
+    saved = page.evaluate("app.graph.serialize()")
+    page.close()
+
+    page, more = open_page(window, site, **{NODES_2: nodes2})
+    other = json.loads(json.dumps(saved))
+    (changed,) = (one for one in other["nodes"] if str(one["id"]) == preview)
+    changed["widgets_values"][0] = 320
+    page.evaluate("other => app.loadGraphData(other)", other)
+    page.wait_for_function(f"id => ({IMAGES})(id).length", arg=load)
+    page.wait_for_timeout(500)
+    assert page.evaluate(IMAGES, preview) == [], "no run has computed this"
+    page.evaluate("saved => app.loadGraphData(saved)", saved)
+    for number in (load, preview):
+        page.wait_for_function(f"id => ({IMAGES})(id).length", arg=number)
+        assert page.evaluate(IMAGES, number) == [outputs[number]["images"][0]["filename"]]
+    _, again = run(page, site)
+    assert {load, preview} <= again.keys(), "what is in the host's cache is sent again"
+    assert Image.open(io.BytesIO(site.view(again[load]["images"][0]))).size[0] >= 64
+    page.close()
+    assert errors == more == []

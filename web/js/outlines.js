@@ -1,0 +1,142 @@
+// Place Face: where a person shall be, drawn around by hand in the node, beside the others of the cast.
+
+import { boxesOf } from "./boxes.js"
+import { addDrawing, Drawing, inputOf, round, setValues, widgetOf } from "./drawing.js"
+import { peopleOf, personColor } from "./people.js"
+import { texts } from "./texts.js"
+
+const STEP = 0.008 // of the picture: nearer points are left out
+const SMALLEST = 0.03 // of the picture: what is smaller was no outline but a click
+const [OWN, OTHERS] = [0.55, 0.2] // opacity
+const [ONE, SEVERAL] = ["DynamicIDPlaceFace", "DynamicIDPlaceFaces"]
+
+const drawings = new WeakMap() // node -> its drawing
+
+// --- outlines: lists of [x, y] as fractions of the picture -----------------------------------------------------------
+
+function parse(text) {
+  const points = (part) => part.trim().split(/\s+/).map((pair) => pair.split(",").map(Number))
+  return String(text ?? "").split(/[;\n]/).filter((part) => part.trim()).map(points)
+    .filter((outline) => outline.length > 2 && outline.every((at) => at.length === 2 && at.every(Number.isFinite)))
+}
+
+const write = (outlines) => outlines.map((outline) => outline.map((at) => at.map(round).join(",")).join(" ")).join("; ")
+
+const outlinesOf = (node) => (inputOf(node, "mask") ? [] : parse(widgetOf(node, "outline")?.value))
+
+const corners = ([left, top, right, bottom]) => [[left, top], [right, top], [right, bottom], [left, bottom]]
+
+// --- the cast ---------------------------------------------------------------------------------------------------------
+
+/** The node that takes a node's cast and adds people to it, if there is one. */
+function next(node) {
+  const links = (node.outputs?.[0]?.links ?? []).map((id) => node.graph.links[id])
+  const takers = links.map((link) => link && node.graph.getNodeById(link.target_id))
+  return takers.find((taker) => [ONE, SEVERAL].includes(taker?.comfyClass)) ?? null
+}
+
+/** All nodes that add people to the cast that a node adds somebody to, in order. */
+function castOf(node) {
+  const chain = [node]
+  for (let one = inputOf(node, "cast"); one && !chain.includes(one); one = inputOf(one, "cast")) chain.unshift(one)
+  for (let one = next(node); one && !chain.includes(one); one = next(one)) chain.push(one)
+  return chain.filter((one) => [ONE, SEVERAL].includes(one.comfyClass))
+}
+
+/** Everybody's places: { node, number, outlines }, people counted from 0. */
+function places(node) {
+  const found = []
+  for (const one of castOf(node)) {
+    if (one.comfyClass === ONE) {
+      found.push({ node: one, number: found.length, outlines: outlinesOf(one) })
+      continue
+    }
+    const boxes = inputOf(one, "bboxes") ? [] : boxesOf(one)
+    for (let person = 0; person < peopleOf(one); person++) {
+      found.push({ node: one, number: found.length, outlines: boxes[person] ? [corners(boxes[person])] : [] })
+    }
+  }
+  return found
+}
+
+// --- the drawing ------------------------------------------------------------------------------------------------------
+
+class Outlines extends Drawing {
+  constructor(node) {
+    super(node, "dynamicid-outlines")
+    this.stroke = null // the points so far while the pointer is down
+  }
+
+  path(outline) {
+    const path = new Path2D()
+    for (const [x, y] of outline) path.lineTo(x * this.canvas.width, y * this.canvas.height)
+    path.closePath()
+    return path
+  }
+
+  begin(from) {
+    if (!inputOf(this.node, "mask")) this.stroke = [from.map(round)]
+  }
+
+  move(to) {
+    if (!this.stroke) return
+    const [at, last] = [to.map(round), this.stroke.at(-1)]
+    if (Math.hypot(at[0] - last[0], at[1] - last[1]) < STEP) return
+    this.stroke.push(at)
+    this.draw()
+  }
+
+  end() {
+    const stroke = this.stroke ?? []
+    this.stroke = null
+    const span = (axis) => Math.max(...stroke.map((at) => at[axis])) - Math.min(...stroke.map((at) => at[axis]))
+    if (stroke.length > 2 && span(0) > SMALLEST && span(1) > SMALLEST) this.set([...outlinesOf(this.node), stroke])
+  }
+
+  remove([x, y]) {
+    const pen = this.canvas.getContext("2d")
+    const at = [x * this.canvas.width, y * this.canvas.height]
+    const outlines = outlinesOf(this.node)
+    const found = outlines.findLastIndex((outline) => pen.isPointInPath(this.path(outline), ...at, "evenodd"))
+    if (found >= 0) this.set(outlines.toSpliced(found, 1))
+  }
+
+  set(outlines) {
+    setValues(this.node, { outline: write(outlines) })
+    for (const one of castOf(this.node)) drawings.get(one)?.draw()
+  }
+
+  paint(pen) {
+    const cast = places(this.node)
+    const own = cast.find((place) => place.node === this.node)
+    for (const place of cast) if (place !== own) this.fill(pen, place, OTHERS)
+    if (inputOf(this.node, "mask")) return this.say(pen, texts.maskElsewhere)
+    this.canvas.title = texts.drawOutline.replace("{number}", own.number + 1)
+    const outlines = this.stroke ? [...own.outlines, this.stroke] : own.outlines
+    this.fill(pen, { ...own, outlines }, OWN)
+    if (!outlines.length) this.say(pen, this.canvas.title)
+  }
+
+  /** What a person's outlines enclose, as the node computes it, and the person's number in the first of them. */
+  fill(pen, { number, outlines }, opacity) {
+    pen.fillStyle = pen.strokeStyle = personColor(number)
+    pen.lineWidth = 2
+    for (const path of outlines.map((outline) => this.path(outline))) {
+      pen.globalAlpha = opacity
+      pen.fill(path, "evenodd")
+      pen.globalAlpha = Math.min(1, 2 * opacity)
+      pen.stroke(path)
+    }
+    if (outlines.length) {
+      const middle = [0, 1].map((axis) => outlines[0].reduce((sum, at) => sum + at[axis], 0) / outlines[0].length)
+      this.number(pen, number, personColor(number), middle[0] * this.canvas.width - 12, middle[1] * this.canvas.height - 11)
+    }
+    pen.globalAlpha = 1
+  }
+}
+
+export function setUpOutlines(node) {
+  const drawing = new Outlines(node)
+  drawings.set(node, drawing)
+  addDrawing(drawing, "place", ["outline"])
+}
