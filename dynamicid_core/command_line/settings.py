@@ -249,7 +249,7 @@ def read_png(path: Path) -> Settings:
     """The settings of a picture that ``generate`` made, as written there; nothing that they name is looked for."""
     try:
         with opened(path, "picture", "It is damaged, or no PNG of `generate`.") as image:
-            text = image.info.get(SETTINGS_KEY) or settings_in(image)
+            text = image.info[SETTINGS_KEY] if SETTINGS_KEY in image.info else settings_in(image)
     except DynamicIDError as error:
         raise DynamicIDError(f"--from: {error}") from error
     if text is None:
