@@ -28,6 +28,7 @@ ROOM = {
     "DynamicIDBlendFaces": 40,
     "DynamicIDApply": 40,
     "DynamicIDPreviewCast": 300,
+    "DynamicIDGateMaps": 300,
     "DynamicIDEditMotion": 130,
     "DynamicIDAnimateMotion": 90,
     "CLIPTextEncode": 110,

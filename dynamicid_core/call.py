@@ -3,11 +3,13 @@
 A host says once which cast a model carries (:class:`AppliedCast`), and at each call of the model which rows it has
 (:class:`Row`), how noisy they are and how large the latent is; :func:`prepare_call` makes of that what the cross attentions
 need, and :meth:`Call.add_faces` is all that they do with it (docs/method.md, section 3). Nothing here counts calls:
-samplers call a model any number of times for a step, and what acts follows from the noise level alone.
+samplers call a model any number of times for a step, and what acts follows from the noise level alone. One thing is remembered
+of a run: the places of people without a region, where they are to be found (:class:`finding.Finder`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from .attention import SiteFaces, acting_terms, add_faces, gate_terms, pack_cast, score_bias, site_faces
 from .bases import UNetLayout
+from .finding import Finder, Seen
 from .gate_maps import GateRecorder
 from .networks.saa import SAAModule
 from .regions import GridSize, frames_of, halvings, region_weights, with_default_regions
@@ -73,18 +76,49 @@ class AppliedCast:
     layout: UNetLayout
     packed: tuple[Tensor, ...]  # for each cross attention, [1 + F, 2 * M + 1, C] of attention.pack_cast
     recorder: GateRecorder | None = None
+    warn: Callable[[str], object] = lambda text: None  # gets a sentence for people for whom no place was found
 
     @classmethod
     def of(
-        cls, cast: Cast, options: SAAOptions, layout: UNetLayout, saa: SAAModule, recorder: GateRecorder | None = None
+        cls,
+        cast: Cast,
+        options: SAAOptions,
+        layout: UNetLayout,
+        saa: SAAModule,
+        recorder: GateRecorder | None = None,
+        warn: Callable[[str], object] = lambda text: None,
     ) -> AppliedCast:
-        """Give everybody a region and compute all faces' keys and values, 3 MB for up to four, and 1.6 MB more for each further frame.
+        """Give everybody a region, unless places are found, and compute all faces' keys and values, 3 MB for up to four, and 1.6 MB more for each further frame.
 
         ``recorder`` notes down where identity goes in. Raises DynamicIDError for an empty cast and for faces that do not
         fit the weights.
         """
-        cast = with_default_regions(cast)
-        return cls(cast, options, layout, pack_cast(saa, cast), recorder)
+        placed = with_default_regions(cast)
+        cast = cast if options.placement == "automatic" else placed
+        return cls(cast, options, layout, pack_cast(saa, cast), recorder, warn)
+
+    @property
+    def finds_places(self) -> bool:
+        """Whether somebody's place is found in each run."""
+        return self.options.placement == "automatic" and any(person.region is None for person in self.cast.people)
+
+    def finder(self, levels: Tensor, schedule: Schedule) -> Finder:
+        """Who looks for places in a run whose first call has these noise levels. One that begins late, as image to image does,
+        has its first part there."""
+        begun = float(schedule.passed(levels.max()))
+        until = begun + self.options.find_until * (1 - begun)  # fraction of the schedule
+        return Finder(self.cast, until, schedule.level(until))
+
+    def with_places(self, finder: Finder) -> AppliedCast:
+        """The same with the places that were found; whoever has none is named, and the recorder told."""
+        found = finder.places()
+        if found.message:
+            self.warn(found.message)
+        if self.recorder is not None:
+            self.recorder.places = found.cast
+        # Nobody was pushed anywhere so far, so the push is as long as it is with regions.
+        options = dataclasses.replace(self.options, layout_end=min(1.0, finder.until + self.options.layout_end))
+        return dataclasses.replace(self, cast=with_default_regions(found.cast), options=options)
 
     @cached_property
     def token_counts(self) -> list[int]:
@@ -122,6 +156,8 @@ class Call:
     sizes: dict[int, GridSize]  # of these grids, by their number of cells
     levels: Tensor  # [B]: noise levels
     schedule: Schedule
+    latent: GridSize  # of what the UNet is given
+    finder: Finder | None = None  # looks for places
 
     @cached_property
     def moment(self) -> Tensor:
@@ -147,6 +183,8 @@ class Call:
         if q.dtype != bias.dtype:
             faces, bias = faces.to(q.dtype), bias.to(q.dtype)
         out, gate = add_faces(text, q, faces, bias, terms, self.applied.options.gate_threshold)
+        if self.finder is not None:
+            self._find(self.finder, q, faces, bias, (height, width))
         if self.applied.recorder is not None:
             self._record(self.applied.recorder, q, faces.keys, bias, gate, height, width)
         return out
@@ -160,6 +198,13 @@ class Call:
             bias = bias[rows] if len(bias) > 1 else bias
             counts = self.applied.token_counts
             recorder.record(q[rows], keys[rows], bias, gate[rows], counts, height, width, self.moment)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _find(self, finder: Finder, q: Tensor, faces: SiteFaces, bias: Tensor, size: GridSize) -> None:
+        if rows := list(self.recorded):
+            seen = tuple(Seen(self.rows[i].frame, self.rows[i].view) for i in rows)
+            bias = bias[rows] if len(bias) > 1 else bias
+            finder.record(seen, q[rows], SiteFaces(*(part[rows] for part in faces)), bias, size, self.latent)
 
 
 def look_index(applied: AppliedCast, rows: Sequence[Row], device: torch.device, memory: Memory) -> Tensor:
@@ -202,7 +247,14 @@ def grid_terms(applied: AppliedCast, rows: Sequence[Row], size: GridSize, like: 
         found: dict[Any, tuple[Tensor, Tensor]] = {}
         for view in dict.fromkeys(view for view, _ in pictures):
             here = {place: picture for place, picture in pictures.items() if place[0] == view}
-            weights = region_weights(applied.cast, *size, applied.options.outside, view, tuple(here.values()))
+            weights = region_weights(
+                applied.cast,
+                *size,
+                applied.options.outside,
+                view,
+                tuple(here.values()),
+                strips=not applied.finds_places,
+            )
             bias = score_bias(weights.visible, applied.token_counts)
             gate = gate_terms(weights, applied.options.layout_strength)
             found |= dict(zip(here, zip(bias, gate, strict=True), strict=True))
@@ -234,6 +286,18 @@ def _acting_grids(
     return {size: GridTerms(bias, part) for (size, bias), part in zip(biases.items(), parts, strict=True)}
 
 
+def _placed(
+    applied: AppliedCast, levels: Tensor, schedule: Schedule, memory: Memory
+) -> tuple[AppliedCast, Finder | None]:
+    """The cast of a call at these noise levels, and who looks for places in it, if somebody does."""
+    if not applied.finds_places:
+        return applied, None
+    finder = memory.get(("finder", id(applied)), lambda: applied.finder(levels, schedule))
+    if not finder.is_done(levels):
+        return applied, finder
+    return memory.get(("found", id(applied)), lambda: applied.with_places(finder)), None
+
+
 def prepare_call(
     applied: AppliedCast,
     rows: tuple[Row, ...],
@@ -250,6 +314,7 @@ def prepare_call(
     ``schedule``'s terms. ``like``: a tensor with the device and dtype of the attention's queries. ``recorded``: rows for the
     recorder; None: those that see people.
     """
+    applied, finder = _placed(applied, levels, schedule, memory)
     options = applied.options
     if recorded is None:
         recorded = [i for i, row in enumerate(rows) if row.role == FACE_ROLE]
@@ -261,4 +326,4 @@ def prepare_call(
     strength = ((levels <= level(options.start_at)) & (levels >= level(options.end_at))).float() * options.weight
     grids = _acting_grids(applied, rows, latent, like, memory, boost, strength)
     sizes = {height * width: (height, width) for height, width in grids}
-    return Call(applied, memory, rows, tuple(recorded), boost, strength, grids, sizes, levels, schedule)
+    return Call(applied, memory, rows, tuple(recorded), boost, strength, grids, sizes, levels, schedule, latent, finder)

@@ -263,16 +263,21 @@ def heat_colors(values: Tensor) -> np.ndarray:
     return (colors + 0.5).astype(np.uint8)
 
 
-def draw_gate_maps(maps: Tensor, names: Sequence[str] = (), image: np.ndarray | None = None) -> np.ndarray:
+def draw_gate_maps(
+    maps: Tensor, cast: Cast | None = None, image: np.ndarray | None = None, frame: int = 0
+) -> np.ndarray:
     """Where identity went in: uint8 RGB [P + 1, h, w, 3], one picture for each person and, last, one for the gate.
 
     ``maps`` [P + 1, h, w] of :meth:`gate_maps.GateRecorder.maps` for one picture. All share one scale, from 0 to the
-    largest value, which is written in each. ``names``: P names; ``image``: uint8 [h', w', 3 or 4], shown underneath.
+    largest value, which is written in each. ``cast``: the people, whose names are written and whose regions get a rim in their
+    colour, all of them in the gate's picture; ``frame``: which one of masks with several; ``image``: uint8 [h', w', 3 or 4],
+    shown underneath.
     """
     people, height, width = len(maps) - 1, *maps.shape[1:]
-    if names and len(names) != people:
-        raise DynamicIDError(f"There are maps of {people} people but {len(names)} names.")
-    names = list(names) or ["" for _ in range(people)]
+    if cast is not None and len(cast.people) != people:
+        raise DynamicIDError(f"There are maps of {people} people but a cast of {len(cast.people)}.")
+    names = ["" for _ in range(people)] if cast is None else [person.face.name for person in cast.people]
+    rims = {} if cast is None else _rims(cast, height, width, frame)
     largest = float(maps.max())
     scaled = maps / largest if largest > 0 else maps
     font = caption_font(width, height)
@@ -281,12 +286,28 @@ def draw_gate_maps(maps: Tensor, names: Sequence[str] = (), image: np.ndarray | 
         picture = Image.fromarray(heat_colors(values))
         if image is not None:
             picture = Image.blend(_ground(width, height, image), picture, 0.7)
+        for whose, rim in rims.items():
+            if number in (whose, people):
+                picture.paste(Image.new("RGB", picture.size, person_color(whose)), mask=rim)
         who = f"where {number + 1} {names[number]}".rstrip() if number < people else "where anybody"
         color = person_color(number) if number < people else (255, 255, 255)
         lines = [f"{who} went in", f"bright: most, up to {float(maps[number].max()):.2f}"]
+        lines += ["no place of their own"] if rims and number < people and number not in rims else []
         draw_caption(picture, lines, 2, 2, color, font, last=STRANGER)
         drawn.append(np.asarray(picture))
     return np.stack(drawn)
+
+
+def _rims(cast: Cast, height: int, width: int, frame: int) -> dict[int, Image.Image]:
+    """By number, the rim of the region of each person who has one in this frame."""
+    rims: dict[int, Image.Image] = {}
+    line = max(1, round(min(width, height) / 256))
+    for number, person in enumerate(cast.people):
+        if person.region is not None:
+            cells = region_cells(person.region, height, width, (frame,))[0].numpy()
+            if cells.max() > 0:
+                rims[number] = _border(cells, line)
+    return rims
 
 
 def side_by_side(pictures: Sequence[np.ndarray] | np.ndarray, columns: int = 4) -> np.ndarray:

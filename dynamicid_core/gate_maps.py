@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .types import DynamicIDError
+from .types import Cast, DynamicIDError
 
 LAYERS = ("all", "fine", "middle", "coarse")  # by the size of their grid: the largest, the next, the others
 TOLERANCE = 1e-3  # of the schedule: a timestep of a thousand
@@ -48,6 +48,7 @@ class GateRecorder:
 
     def __init__(self) -> None:
         self._calls: list[_Call] = []
+        self.places: Cast | None = None  # the people of the last run where places were found for them
 
     def record(
         self,
@@ -79,6 +80,7 @@ class GateRecorder:
     def clear(self) -> None:
         """Forget everything, to record another run."""
         self._calls.clear()
+        self.places = None
 
     def maps(self, height: int, width: int, layers: str = "all", start_at: float = 0.0, end_at: float = 1.0) -> Tensor:
         """[B, P + 1, height, width], float32 on the CPU: a map for each person, then the gate of all.

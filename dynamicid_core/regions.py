@@ -109,14 +109,15 @@ def region_weights(
     outside: str = "everyone",
     view: View | None = None,
     pictures: Sequence[int] = (0,),
+    strips: bool = True,
 ) -> RegionWeights:
     """The cast's regions on a grid of ``height`` x ``width`` cells, a frame for each of ``pictures``: their numbers in a batch.
 
     ``view`` says which part of the picture the grid shows, where a host denoises a part alone; None: all of it. People
-    without a region share what others leave free; where nobody's region is, ``outside`` decides: "everyone" is visible,
-    or "nobody". Raises DynamicIDError for an empty cast.
+    without a region share what others leave free; if nobody has one, several get ``strips``, or else share the whole picture.
+    Where nobody's region is, ``outside`` decides: "everyone" is visible, or "nobody". Raises DynamicIDError for an empty cast.
     """
-    cast = with_default_regions(cast)
+    cast = with_default_regions(cast) if strips else cast
     placed = _placed_cells(cast, height, width, view, pictures)
     boosted = torch.stack(placed).amax(0) if placed else torch.zeros(len(pictures), height * width)  # [F, N]
     free = 1 - boosted

@@ -243,6 +243,10 @@ class Cast:
         return Cast(tuple(dataclasses.replace(person, face=person.face.at(picture)) for person in self.people))
 
 
+# What the options of SAAOptions may be that are words.
+CHOICES = {"outside": ("everyone", "nobody"), "placement": ("regions", "automatic")}
+
+
 @dataclass(frozen=True)
 class SAAOptions:
     """How a cast acts while sampling; defaults are the published ones (docs/method.md, section 3)."""
@@ -255,9 +259,11 @@ class SAAOptions:
     gate_threshold: float = 0.3  # activations below it count as 0
     outside: str = "everyone"  # who is visible where nobody's region is: "everyone" or "nobody"
     lora_strength: float = 1.0  # scales the LoRA of the attention layers
+    placement: str = "regions"  # people without a region: "regions" (strips, or the rest), or "automatic": found
+    find_until: float = 0.2  # fraction of a run after which found places hold
 
     def __post_init__(self) -> None:
-        for name in ("start_at", "end_at", "layout_end", "gate_threshold"):
+        for name in ("start_at", "end_at", "layout_end", "gate_threshold", "find_until"):
             check_range(getattr(self, name), name, 0.0, 1.0)
         check_range(self.weight, "weight", -10.0, 10.0)
         check_range(self.lora_strength, "lora_strength", -10.0, 10.0)
@@ -267,5 +273,6 @@ class SAAOptions:
                 f"start_at is {self.start_at} and end_at {self.end_at}, so faces would never act; "
                 "let start_at come first."
             )
-        if self.outside not in ("everyone", "nobody"):
-            raise DynamicIDError(f"outside is {self.outside!r}; it must be 'everyone' or 'nobody'.")
+        for name, words in CHOICES.items():
+            if (word := getattr(self, name)) not in words:
+                raise DynamicIDError(f"{name} is {word!r}; it must be {' or '.join(map(repr, words))}.")

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..dynamicid_core.checkpoints import encoder_warnings
 from ..dynamicid_core.drawing import draw_gate_maps
 from ..dynamicid_core.gate_maps import LAYERS, GateRecorder
-from ..dynamicid_core.types import DynamicIDError, SAAOptions
+from ..dynamicid_core.types import CHOICES, DynamicIDError, SAAOptions
 from .hints import hinted
 from .running import is_running
 from .sockets import CATEGORY, Cast, DynamicID
@@ -83,7 +83,7 @@ class DynamicIDApply(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "outside",
-                    options=["everyone", "nobody"],
+                    options=list(CHOICES["outside"]),
                     default=DEFAULTS.outside,
                     advanced=True,
                     tooltip="Where nobody's region is: 'everyone' may show a little, or 'nobody' (keeps bystanders clean).",
@@ -96,6 +96,22 @@ class DynamicIDApply(io.ComfyNode):
                     step=0.05,
                     advanced=True,
                     tooltip="Strength of the trained attention weights, which are merged into the model. Leave it at 1.",
+                ),
+                # Optional, as graphs that were saved without them have to run.
+                io.Combo.Input(
+                    "placement",
+                    options=list(CHOICES["placement"]),
+                    default=DEFAULTS.placement,
+                    optional=True,
+                    tooltip="People without a region: 'regions' puts them side by side, or into what others leave free; "
+                    "'automatic' finds a place for each where the picture itself wants people.",
+                ),
+                fraction(
+                    "find_until",
+                    DEFAULTS.find_until,
+                    "With 'automatic': the part of the sampling in which people may be anywhere, before their places hold.",
+                    advanced=True,
+                    optional=True,
                 ),
             ],
             outputs=[io.Model.Output(display_name="model")],
@@ -163,8 +179,7 @@ class DynamicIDGateMaps(io.ComfyNode):
         height, width = picture_size(samples)
         pictures = []
         for cast, maps in host.gate_maps(model, height, width, layers=layers, start_at=start_at, end_at=end_at):
-            names = [person.face.name for person in cast.people]
-            pictures += [picture for people in maps for picture in draw_gate_maps(people, names)]
+            pictures += [picture for i, people in enumerate(maps) for picture in draw_gate_maps(people, cast, frame=i)]
         drawn = to_images(pictures)
         return io.NodeOutput(drawn, ui=preview_of(cls, drawn))
 

@@ -75,6 +75,16 @@ def place_in_boxes(faces: list[Link]) -> Node:
     return Node("DynamicIDPlaceFaces", "Place Faces in Boxes", growing)
 
 
+def placed_in_turn(*inputs: dict[str, Any]) -> tuple[Node, ...]:
+    """A Place Face for each person, one after another, with inputs of their own: a cast."""
+    places: list[Node] = []
+    for number, own in enumerate(inputs, 1):
+        before = {"cast": Link(places[-1].title, "cast")} if places else {}
+        given = {"face": face(number)} | own | before
+        places.append(Node("DynamicIDPlaceFace", f"Place person {number}", given, node_color(number - 1)))
+    return tuple(places)
+
+
 def preview(cast: Link) -> Node:
     return Node("DynamicIDPreviewCast", "Preview Cast", {"cast": cast, "latent": Link("Picture size", "LATENT")})
 

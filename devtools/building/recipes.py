@@ -19,6 +19,7 @@ from .parts import (
     person,
     picture,
     place_in_boxes,
+    placed_in_turn,
     preview,
     sampled,
     saved,
@@ -108,17 +109,12 @@ def three_people_masks(to: Setting) -> tuple[Group, ...]:
         "Draw in **Place person 1** to **3** around where each shall be: press, drag, let go. A double click removes a shape. A "
         "mask of another node, such as one painted with *Open in Mask Editor*, goes to **mask**."
     )
-    places: list[Node] = []
-    for number in (1, 2, 3):
-        inputs = {"face": face(number), "outline": arch((2 * number - 1) / 6)}
-        if places:
-            inputs["cast"] = Link(places[-1].title, "cast")
-        places.append(Node("DynamicIDPlaceFace", f"Place person {number}", inputs, node_color(number - 1)))
+    places = placed_in_turn(*({"outline": arch((2 * number - 1) / 6)} for number in (1, 2, 3)))
     return (
         start(START, PHOTOS, text),
         models(to),
         group(2, "Who", person(to, 1), person(to, 2), person(to, 3)),
-        group(3, "Where", tuple(places), (preview(Link("Place person 3", "cast")),)),
+        group(3, "Where", places, (preview(Link("Place person 3", "cast")),)),
         *picture(to, Link("Place person 3", "cast"), 3),
     )
 
@@ -156,6 +152,26 @@ def refined_faces(to: Setting) -> tuple[Group, ...]:
         group(4, "Prompt", prompts),
         group(5, "Picture", (*sampling, Node("PreviewImage", "Before", {"images": made}))),
         group(6, "Faces", refine, (*enlarge, save)),
+    )
+
+
+def found_places(to: Setting) -> tuple[Group, ...]:
+    text = (
+        "Nobody is told where to stand: **placement** of **Apply DynamicID** is **automatic**. In the first fifth of the sampling "
+        "everybody may be anywhere; then each gets a place around a face that the picture has begun. **Preview Activation** shows "
+        "the places as rims. Say in the prompt how many people there are."
+    )
+    (apply, *prompts), sampling = sampled(to, Link("Place person 3", "cast"), 3)
+    apply = replace(apply, inputs=apply.inputs | {"placement": "automatic"})
+    inputs = {"model": Link("Apply DynamicID", "model"), "samples": Link("Sampler", "LATENT")}
+    enlarge, save = saved(to, Link("VAE Decode", "IMAGE"))
+    return (
+        start(START, PHOTOS, text),
+        models(to),
+        group(2, "Who", person(to, 1), person(to, 2), person(to, 3)),
+        group(3, "Where", placed_in_turn({}, {}, {})),
+        group(4, "Prompt", (apply, *prompts)),
+        group(5, "Picture", (*sampling, *enlarge), (Node("DynamicIDGateMaps", "Preview Activation", inputs), save)),
     )
 
 
@@ -212,9 +228,19 @@ TITLES = {
     "blend": "5 One New Person out of Two",
     "three_people_masks": "6 Three People with Masks",
     "refined_faces": "7 Refined Faces",
+    "found_places": "10 Found Places",
     "short_film": "12 Short Film",
 }
 RECIPES = {
     recipe.__name__: recipe
-    for recipe in (single_person, two_people, edited_expression, blend, three_people_masks, refined_faces, short_film)
+    for recipe in (
+        single_person,
+        two_people,
+        edited_expression,
+        blend,
+        three_people_masks,
+        refined_faces,
+        found_places,
+        short_film,
+    )
 }

@@ -115,6 +115,11 @@ def unplaced(question: Question) -> Question:
     return replace(question, boxes=None)
 
 
+def found(question: Question) -> Question:
+    """Nobody is told where to be: any place is right."""
+    return replace(question, boxes=None, places=((0.0, 0.0, 1.0, 1.0),) * len(question.people))
+
+
 @dataclass(frozen=True)
 class Series:
     """Questions that one number is about, and how they are made."""
@@ -126,6 +131,7 @@ class Series:
     gated: bool = True
     refined: bool = False  # each face is sampled again by itself, and whoever is missing
     tiled: str = ""  # the picture is enlarged in tiles that are "told" which part of it they are, or "untold"
+    placement: str = "regions"  # or "automatic", of people without a box
     motion: str = "imr"  # which weights edit
     baseline: str = ""  # the series of the plain model's pictures
 
@@ -140,8 +146,9 @@ def all_series(scale: float = 1.0) -> Iterator[Series]:
     yield Series("plain", "nobody's face", tuple(two), faces=False)
     yield Series("one", "one person", tuple(alone(some(GALLERY))))
     yield Series("two", "two people", tuple(two), baseline="plain")
-    yield Series("three", "three people", tuple(together(3, some(20))))
-    yield Series("four", "four people", tuple(together(4, some(15))))
+    three, four = together(3, some(20)), together(4, some(15))
+    yield Series("three", "three people", tuple(three))
+    yield Series("four", "four people", tuple(four))
     yield Series("swapped", "two people, boxes swapped", tuple(map(swapped, two)))
     yield Series("overlap", "two people, boxes overlap by a third", tuple(map(overlapping, two)), baseline="plain")
     yield Series("refined", "two people, faces refined (best of 3, missing people drawn)", tuple(two), refined=True)
@@ -151,6 +158,9 @@ def all_series(scale: float = 1.0) -> Iterator[Series]:
     )
     yield Series("no_gate", "two people, no gate", tuple(two), gated=False, baseline="plain")
     yield Series("no_regions", "two people, no regions", tuple(map(unplaced, two)), baseline="plain")
+    for count, asked in (("two", two), ("three", three), ("four", four)):
+        places = tuple(map(found, asked))
+        yield Series(f"found_{count}", f"{count} people, places found by themselves", places, placement="automatic")
     shown, turned = expressions(some(10)), poses(some(10))
     yield Series("expressions", "expression by the IMR", tuple(shown))
     yield Series("poses", "pose by the IMR", tuple(turned))

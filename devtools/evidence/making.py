@@ -77,7 +77,8 @@ class Studio:
         """One for each noise."""
         with contextlib.ExitStack() as stack:
             if series.faces:
-                stack.enter_context(self.did.apply(self.cast(question, series.motion), ACTING))
+                acting = dataclasses.replace(ACTING, placement=series.placement)
+                stack.enter_context(self.did.apply(self.cast(question, series.motion), acting))
             if not series.gated:
                 stack.enter_context(mock.patch("dynamicid_core.attention.gate", _ungated))
             made = self.plain(question, seeds)

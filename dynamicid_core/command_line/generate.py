@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bases import base_named
 from ..saving import PICTURE, write_picture
-from ..types import Cast, DynamicIDError, SAAOptions
+from ..types import CHOICES, Cast, DynamicIDError, SAAOptions
 from ..writing import check_file
 from . import film, models, people, refining, world
 from .encode import add_photo_arguments, photo_options
@@ -64,6 +64,9 @@ OPTION_HELP = {
     "gate_threshold": "activations below it count as 0",
     "outside": "who is visible outside all regions",
     "lora_strength": "strength of the LoRA",
+    "placement": "people without a region: side by side or in what others leave free (regions), or each in a place that is "
+    "found where the picture wants people (automatic)",
+    "find_until": "with --placement automatic: fraction of the sampling after which found places hold",
 }
 DRAWINGS = ("regions", "activation")  # of --explain
 PREFIXED = {"weight": "--face-weight"}  # --weight is one person's
@@ -129,7 +132,8 @@ def add_option_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how faces act")
     for option in dataclasses.fields(SAAOptions):
         flag = PREFIXED.get(option.name, f"--{option.name.replace('_', '-')}")
-        kind = {"choices": ("everyone", "nobody")} if option.name == "outside" else {"type": float, "metavar": "X"}
+        words = CHOICES.get(option.name)
+        kind: dict[str, Any] = {"choices": words} if words else {"type": float, "metavar": "X"}
         text = f"{OPTION_HELP[option.name]} (default: {option.default})"
         group.add_argument(flag, dest=f"option_{option.name}", help=text, **kind)
 
@@ -222,10 +226,11 @@ def explain(
     from ..drawing import draw_cast, draw_gate_maps, side_by_side
 
     width, height = picture.size
-    names = [person.face.name for person in cast.people]
+    if recorder is not None and recorder.places is not None:
+        cast = recorder.places
     drawings = {DRAWINGS[0]: draw_cast(cast, width, height)}
     if recorder is not None:
-        maps = draw_gate_maps(recorder.maps(height, width)[0], names, np.asarray(picture))
+        maps = draw_gate_maps(recorder.maps(height, width)[0], cast, np.asarray(picture))
         drawings[DRAWINGS[1]] = side_by_side(maps)
     paths = {name: drawing_path(output, name) for name in drawings}
     for name, path in paths.items():

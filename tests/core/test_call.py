@@ -69,6 +69,108 @@ def seen_by(applied, rows=GUIDED, memory=None):
     return faces_of_rows(applied, rows, torch.empty(0), memory or Memory())
 
 
+# --- places that are found ----------------------------------------------------------------------------------------
+
+
+def finding(saa, cast=None, recorder=None, warn=lambda text: None, **options) -> AppliedCast:
+    acting = SAAOptions(placement="automatic", **{"find_until": 0.5, "gate_threshold": 0.0, **options})
+    return AppliedCast.of(cast or unplaced(), acting, make_layout(), saa, recorder, warn)
+
+
+def unplaced(*regions) -> Cast:
+    regions = regions or (None, None)
+    return Cast(tuple(Person(make_face(i + 1), region) for i, region in enumerate(regions)))
+
+
+def run(applied, levels, memory, rows=GUIDED, seed=0):
+    """The calls of a run in whose first site queries at the left and the right edge look for faces, at a height that the seed
+    decides."""
+    calls = []
+    for level in levels:
+        calls.append(prepare(applied, rows, level, memory))
+        look(calls[-1], applied, seed)
+    return calls
+
+
+def look(call, applied, seed=0):
+    faces = seen_by(applied, call.rows)[0]
+    some = torch.Generator().manual_seed(seed)
+    spots = torch.zeros(*LATENT)
+    spots[seed % 2 * 3, 0] = spots[1 + seed % 2 * 3, 5] = 20
+    q = torch.randn(1, 30, WIDTHS[0], generator=some) * 0.1 + spots.reshape(1, -1, 1) * faces.probe.transpose(1, 2)
+    call.add_faces(torch.zeros_like(q), q, faces, *LATENT)
+
+
+def test_people_may_be_anywhere_until_their_places_are_found_which_hold_for_the_run(saa):
+    applied, memory = finding(saa, layout_end=0.3, layout_strength=2.0), Memory()
+    looking, held, later, again = run(applied, (1.0, 0.4, 0.1, 0.9), memory)
+    assert (looking.grids[LATENT].bias[..., :8] == 0).all()  # both are visible everywhere
+    assert looking.finder is not None and (looking.grids[LATENT].gate[:, 1] == 0).all()
+    found = held.applied.cast.people
+    assert held.finder is None and all(person.region is not None for person in found)
+    assert later.applied is held.applied is again.applied  # also where the noise rises once more
+    # Pushed as long as with regions, from then on: 0.5 of the run and 0.3 of the schedule behind.
+    assert held.boost.tolist() == [1, 1] and later.boost.tolist() == [0, 0]
+    own = region_weights(held.applied.cast, *LATENT)
+    torch.testing.assert_close(held.grids[LATENT].bias, score_bias(own.visible, [4, 4]))
+
+
+def test_two_runs_find_by_themselves_and_a_run_finds_the_same_again(saa):
+    applied = finding(saa)
+    places = [run(applied, (1.0, 0.3), Memory(), seed=seed)[1].applied.cast.people for seed in (0, 1, 0)]
+    first, other, again = ([person.region.mask for person in people] for people in places)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_sides_of_guidance_apart_and_rows_repeated_find_the_same(saa):
+    null, face = GUIDED
+    together = run(finding(saa), (1.0, 0.3), Memory())[1].applied.cast.people
+    applied, memory = finding(saa), Memory()
+    for rows in ((null,), (face,), (face, face)):
+        look(prepare(applied, rows, 1.0, memory), applied)
+    apart = prepare(applied, (null,), 0.3, memory).applied.cast.people
+    for a, b in zip(together, apart, strict=True):
+        torch.testing.assert_close(a.region.mask, b.region.mask)
+
+
+def test_a_run_that_begins_late_looks_in_its_own_first_part(saa):
+    applied, memory = finding(saa), Memory()
+    first, still, then = run(applied, (0.4, 0.3, 0.15), memory)  # half of 0.4 is 0.2
+    assert first.finder is still.finder is not None and then.finder is None
+
+
+def test_given_regions_act_from_the_beginning_and_stay(saa):
+    box = Region(box=(0, 0, 1, 0.5))
+    first, then = run(finding(saa, unplaced(box, None)), (1.0, 0.3), Memory())
+    assert first.finder is not None and (first.grids[LATENT].gate[0, 1].unflatten(0, LATENT)[:, :3] > 0).all()
+    assert then.applied.cast.people[0].region is box and then.applied.cast.people[1].region is not None
+    placed = finding(saa, unplaced(box, Region(box=(0, 0.5, 1, 1))))
+    assert run(placed, (1.0,), Memory())[0].finder is None
+
+
+def test_who_has_no_place_is_named_and_strips_serve_where_there_is_none(saa):
+    said, full = [], Region(box=(0, 0, 1, 1))
+    run(finding(saa, unplaced(full, None), warn=said.append), (1.0, 0.3, 0.2), Memory())
+    assert len(said) == 1 and "person 2" in said[0]
+    applied, memory = finding(saa, warn=said.append), Memory()
+    call, q = prepare(applied, GUIDED, 1.0, memory), torch.ones(2, 30, WIDTHS[0])  # nothing stands out: one hill
+    call.add_faces(torch.zeros_like(q), q, seen_by(applied)[0], *LATENT)
+    held = prepare(applied, GUIDED, 0.3, memory).applied.cast.people
+    assert sum(person.region is None for person in held) == 1 and len(said) == 2
+
+
+def test_found_places_are_shown(saa):
+    recorder = GateRecorder()
+    _, then = run(finding(saa, recorder=recorder), (1.0, 0.3), Memory())
+    assert recorder.places is then.applied.cast
+    recorder.clear()
+    assert recorder.places is None
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------
+
+
 def test_rows_see_null_tokens_or_faces_each_by_its_role(saa):
     applied = apply(saa)
     rows = (Row(FACE_ROLE, 0), Row(NULL_ROLE, 0), Row(FACE_ROLE, 1))

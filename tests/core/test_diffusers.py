@@ -296,6 +296,27 @@ def test_faces_act_between_start_and_end(did):
     assert len({strength for _, _, strength in calls}) == 2
 
 
+def test_each_call_of_the_pipeline_finds_places_of_its_own(did):
+    people, finding = (
+        Cast((Person(face("anna")), Person(face("ben")))),
+        SAAOptions(placement="automatic", find_until=0.3),
+    )
+    did.apply(people, finding, warn=lambda text: None)
+    first, other, again = (sample(did.pipe, steps=4, seed=seed, size=(64, 96)) for seed in (1, 2, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    did.apply(people, finding, warn=lambda text: None)
+    torch.testing.assert_close(sample(did.pipe, steps=4, seed=2, size=(64, 96)), other, atol=0, rtol=0)
+    did.apply(people)
+    assert not torch.equal(sample(did.pipe, steps=4, seed=1, size=(64, 96)), first)
+
+
+def test_people_without_a_place_become_a_warning(did):
+    everywhere = Region(box=(0.0, 0.0, 1.0, 1.0))
+    did.apply(Cast((Person(face("anna"), everywhere), Person(face("ben")))), SAAOptions(placement="automatic"))
+    with pytest.warns(UserWarning, match="No place was found for ben"):
+        sample(did.pipe, steps=4)
+
+
 def test_without_guidance_all_rows_see_faces(did):
     """The row that is conditional under guidance and a row without guidance are predicted alike."""
     unet, embeds = did.pipe.unet, torch.randn(2, 77, 768, generator=torch.Generator().manual_seed(3))

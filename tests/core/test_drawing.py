@@ -160,12 +160,23 @@ def test_the_page_draws_people_in_the_same_colours():
 def test_gate_maps_share_one_scale():
     maps = torch.zeros(3, 40, 40)
     maps[0, 20:, 20:], maps[1, 20:, :20], maps[2, 20:] = 1.0, 0.5, 1.5
-    drawn = draw_gate_maps(maps, ["Anna", "Ben"]).astype(int).sum(-1)
+    anna, ben = Person(person_face("Anna")), Person(person_face("Ben"))
+    drawn = draw_gate_maps(maps, Cast((anna, ben))).astype(int).sum(-1)
     assert drawn[2, 35, 35] > drawn[0, 35, 35] > drawn[1, 35, 5] > drawn[1, 35, 35]
     with pytest.raises(DynamicIDError, match="2 people"):
-        draw_gate_maps(maps, ["Anna"])
+        draw_gate_maps(maps, Cast((anna,)))
     nothing = draw_gate_maps(torch.zeros(2, 40, 40))
     assert (nothing[:, 45:] == drawing.heat_colors(torch.zeros(1))).all()  # no division by the largest value
+
+
+def test_gate_maps_show_places_also_where_there_are_none():
+    mask = torch.zeros(2, 4, 4)
+    mask[1, 2:, 2:] = 1
+    cast = Cast((Person(person_face("Anna"), Region(mask=mask)), Person(person_face("Ben"))))
+    maps = torch.zeros(3, 80, 80)
+    red = [(draw_gate_maps(maps, cast, frame=frame) == person_color(0)).all(-1)[:, 40:] for frame in (0, 1)]
+    assert not red[0].any() and [people.any() for people in red[1]] == [True, False, True]
+    assert red[1][0][0, 40] and not red[1][0][20, 60]  # a rim, not what lies in it
 
 
 def test_side_by_side():

@@ -185,7 +185,7 @@ def test_scripts_have_the_published_settings(name):
     sampler, apply = by_type["KSampler"], by_type["DynamicIDApply"]
     assert (sampler["sampler_name"], sampler["steps"], sampler["cfg"], sampler["denoise"]) == ("ddim", 50, 5, 1)
     assert (apply["weight"], apply["layout_end"], apply["layout_strength"]) == (1, 0.24, 2)
-    size = 1024 if name == "three_people_masks" else 768
+    size = 1024 if name in ("three_people_masks", "found_places") else 768
     assert (by_type["EmptyLatentImage"]["width"], by_type["EmptyLatentImage"]["height"]) == (size, size)
     assert by_type["DynamicIDLoader"]["imr_file"] == "auto"
 

@@ -67,6 +67,17 @@ def test_hosts_agree(studio: Studio, did, size, cfg) -> None:
     assert difference(sample(did, studio, size, cfg), plain) < 1e-3  # and so do the models without faces
 
 
+def test_hosts_find_the_same_places(studio: Studio, did) -> None:
+    cast = studio.types.Cast(tuple(studio.types.Person(studio.face(number)) for number in range(2)))
+    own = Cast(tuple(Person(Face(p.face.tokens, p.face.uncond_tokens, p.face.encoder)) for p in cast.people))
+    finding = {**SMOOTH, "placement": "automatic", "find_until": 0.3}
+    comfy = studio.sample(studio.apply(cast=cast, **finding), size=(8, 8), steps=STEPS)
+    with did.apply(own, SAAOptions(**finding), warn=lambda text: None):
+        here = sample(did, studio, (8, 8), 4.0)
+    assert difference(here, comfy) < 1e-3
+    assert difference(studio.sample(studio.apply(cast=cast, **SMOOTH), size=(8, 8), steps=STEPS), comfy) > 0.01
+
+
 def test_hosts_agree_on_when_faces_act(studio: Studio, did) -> None:
     when = {**SMOOTH, "start_at": 0.2, "end_at": 0.7, "layout_end": 0.5, "layout_strength": 1.0, "weight": 0.7}
     cast = studio.cast(3)

@@ -29,6 +29,7 @@ NAMES = [
     "refined_faces",
     "blend",
     "three_people_masks",
+    "found_places",
     "edited_expression",
     "short_film",
 ]
@@ -77,8 +78,8 @@ def find(graph: dict, class_type: str) -> str:
 
 
 def without_apply(graph: dict) -> dict:
-    """The graph with Apply DynamicID bypassed, as the editor does it."""
-    graph = copy.deepcopy(graph)
+    """The graph with Apply DynamicID bypassed, as the editor does it, and without what shows its activation."""
+    graph = {n: copy.deepcopy(node) for n, node in graph.items() if node["class_type"] != "DynamicIDGateMaps"}
     apply = find(graph, "DynamicIDApply")
     model = graph.pop(apply)["inputs"]["model"]
     for node in graph.values():
@@ -139,7 +140,8 @@ def test_runs_and_differs_from_the_same_graph_without_dynamicid(host: Host, phot
     with Image.open(Path(host.base) / "output" / saved["subfolder"] / saved["filename"]) as picture:
         assert (getattr(picture, "n_frames", 1) > 1) == (frames > 1)  # equal ones are one, shown longer
         assert picture.size == SIZE and picture.convert("L").getextrema()[0] < picture.convert("L").getextrema()[1]
-    assert result.ui[find(graph, "DynamicIDPreviewCast")]["images"]
+    shown = [n for n, node in graph.items() if node["class_type"] in ("DynamicIDPreviewCast", "DynamicIDGateMaps")]
+    assert shown and all(result.ui[number]["images"] for number in shown)
 
     plain = host.run_graph(without_apply(graph), capture=[decoded]).values[decoded]
     assert (image - plain).abs().mean() > 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import comfy.lora
@@ -73,7 +74,7 @@ def apply_faces(
     check_faces((person.face for person in cast.people), origin)
     # Nodes run in inference mode, but what is kept for sampling must be ordinary tensors.
     with torch.inference_mode(False), torch.no_grad():
-        applied = AppliedCast.of(cast, options, layout, saa, recorder)
+        applied = AppliedCast.of(cast, options, layout, saa, recorder, _log)
     model = model.clone()
     add_lora(model, saa, layout, options.lora_strength)
     add_cast(model, applied)
@@ -87,8 +88,13 @@ def without_faces(model: Any) -> Any:
     return model
 
 
+def _log(text: str) -> None:
+    logging.warning("DynamicID: %s", text)
+
+
 def gate_maps(model: Any, height: int, width: int, **chosen: Any) -> list[tuple[Cast, Tensor]]:
-    """What the recorders on a MODEL saw while it was last sampled with: for each cast, its people and their maps.
+    """What the recorders on a MODEL saw while it was last sampled with: for each cast, its people and their maps. Where places
+    were found, people have those.
 
     ``chosen``: what :meth:`gate_maps.GateRecorder.maps` takes besides a size in pixels. Raises DynamicIDError for a model
     without faces, and when nothing was recorded.
@@ -102,5 +108,5 @@ def gate_maps(model: Any, height: int, width: int, **chosen: Any) -> list[tuple[
             raise DynamicIDError(
                 "This model was sampled without recording. Queue the graph again with this node in it."
             )
-        maps.append((applied.cast, applied.recorder.maps(height, width, **chosen)))
+        maps.append((applied.recorder.places or applied.cast, applied.recorder.maps(height, width, **chosen)))
     return maps

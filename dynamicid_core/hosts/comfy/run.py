@@ -164,6 +164,7 @@ class CastWrappers:
         indices = options.get("cond_or_uncond", ())
         size, (whole, parts) = (x.shape[-2], x.shape[-1]), run.shown(options, x.ndim)
         rows = rows_of_call(kwargs.pop(KEY, None), indices, (len(x), *size), whole, parts)
+        finding = False
         if rows is None:
             warn_once(f"{len(x)} rows for {len(indices)} conditionings")
         else:
@@ -173,7 +174,8 @@ class CastWrappers:
             casts = [calls_of(applied, run, rows, x, t, executor.class_obj, sources) for applied in self.casts]
             options = with_patches(options, casts)
             kwargs[f"{KEY} {compile_key([calls[len(rows)].call for calls in casts], sources)}"] = None
-        with uncompiled() if self.recording else nullcontext():
+            finding = any(call.call.finder is not None for calls in casts for call in calls.values())
+        with uncompiled() if self.recording or finding else nullcontext():
             return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 

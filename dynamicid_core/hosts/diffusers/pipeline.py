@@ -216,8 +216,8 @@ class DynamicID:
         ``lora``: "fused" into the UNet's weights costs nothing while sampling; "apart" leaves them alone, for weights
         that cannot be changed (quantized). ``guided``: whether the first half of the UNet's rows is unconditional;
         None asks the pipeline at every call. ``recorder`` collects gate maps. ``warn`` gets a sentence for faces that another
-        encoder made (default: a Python warning). ``part``: y0, x0, y1, x1 as fractions of the picture that people have their
-        places in, where a part of it is sampled by itself: a tile, a crop.
+        encoder made, and for people for whom no place was found (default: a Python warning). ``part``: y0, x0, y1, x1 as
+        fractions of the picture that people have their places in, where a part of it is sampled by itself: a tile, a crop.
         Raises DynamicIDError for an empty cast, faces that do not fit the weights, and UNets that cannot take it.
         """
         cast = _as_cast(cast)
@@ -234,10 +234,12 @@ class DynamicID:
                 cast,
                 options,
                 guided=self._is_guided if guided is None else lambda: guided,
+                run=lambda: self.pipe.scheduler.timesteps,  # set anew by each call of the pipeline
                 timesteps=self.pipe.scheduler.config.get("num_train_timesteps", 1000),
                 lora=lora,
                 recorder=recorder,
                 part=None if part is None else View.of_box(part),
+                warn=warn or warnings.warn,
             )
         except BaseException:
             self.remove()

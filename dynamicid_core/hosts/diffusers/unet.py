@@ -157,14 +157,20 @@ def _rows_of(count: int, frames: int | None, guided: bool) -> tuple[Row, ...]:
 class CallHook:
     """A forward pre-hook of the UNet that adds a :class:`Step` to its ``cross_attention_kwargs``.
 
-    It remembers what depends on sizes and rows alone, and nothing of the calls themselves.
+    It remembers what depends on sizes and rows alone, and of the calls themselves nothing but the places that one run found.
     """
 
     def __init__(
-        self, applied: AppliedCast, schedule: TimestepSchedule, guided: Callable[[], bool], part: View | None = None
+        self,
+        applied: AppliedCast,
+        schedule: TimestepSchedule,
+        guided: Callable[[], bool],
+        run: Callable[[], object] = lambda: None,
+        part: View | None = None,
     ):
-        self.applied, self.schedule, self.guided, self.part = applied, schedule, guided, part
-        self._memory = Memory(_ordinary_tensors)
+        """``run``: an object that is another one in each sampling run."""
+        self.applied, self.schedule, self.guided, self.run, self.part = applied, schedule, guided, run, part
+        self._memory, self._run = Memory(_ordinary_tensors), run()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, unet: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -179,7 +185,9 @@ class CallHook:
 
         Raises DynamicIDError if the rows cannot be half unconditional, half conditional though the pipeline guides.
         """
-        videos, guided = len(sample), self.guided()
+        videos, guided, run = len(sample), self.guided(), self.run()
+        if self.applied.finds_places and run is not self._run:
+            self._memory, self._run = Memory(_ordinary_tensors), run
         if guided and videos % 2:
             raise DynamicIDError(
                 f"The pipeline guides, but the UNet was called with {videos} rows, which are not as many unconditional as "
@@ -233,16 +241,19 @@ def attach(
     options: SAAOptions = SAAOptions(),
     *,
     guided: Callable[[], bool],
+    run: Callable[[], object] = lambda: None,
     timesteps: int = 1000,
     lora: str = "fused",
     recorder: GateRecorder | None = None,
+    warn: Callable[[str], object] = warnings.warn,
     part: View | None = None,
 ) -> Attachment:
     """Put a cast into a UNet2DConditionModel; also compiled ones.
 
-    ``guided`` says at each call whether the first half of the rows is unconditional; ``timesteps``: of the noise schedule
-    that the UNet was trained with. With ``lora="apart"`` the LoRA is computed beside the weights; with ``"fused"`` it must be
-    in them (:class:`FusedLoRA`). ``recorder`` notes down where identity goes in.
+    ``guided`` says at each call whether the first half of the rows is unconditional; ``run`` gives an object that is another
+    one in each sampling run, where places are found; ``timesteps``: of the noise schedule that the UNet was trained with. With
+    ``lora="apart"`` the LoRA is computed beside the weights; with ``"fused"`` it must be in them (:class:`FusedLoRA`).
+    ``recorder`` notes down where identity goes in; ``warn`` gets a sentence for people for whom no place was found.
     ``part``: what is sampled of the picture that the cast has its places in; None: all of it.
     Raises DynamicIDError for an empty cast, a UNet or faces that do not fit the weights.
     """
@@ -252,7 +263,7 @@ def attach(
     layout = fitting_layout(unet, saa)
     _check_processors(unet)
     with _ordinary_tensors():
-        applied = AppliedCast.of(cast, options, layout, saa, recorder)
+        applied = AppliedCast.of(cast, options, layout, saa, recorder, warn)
     # Weights offloaded one by one stand on "meta"; what follows them there is fetched when it is used.
     place = {"device": unet.device if unet.device.type != "meta" else "cpu", "dtype": unet.dtype}
     processors, packed = {}, iter(applied.packed)
@@ -267,4 +278,4 @@ def attach(
             None if beside is None else nn.ModuleDict(beside),
             options.lora_strength,
         )
-    return Attachment(unet, processors, CallHook(applied, TimestepSchedule(timesteps), guided, part))
+    return Attachment(unet, processors, CallHook(applied, TimestepSchedule(timesteps), guided, run, part))
