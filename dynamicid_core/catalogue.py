@@ -18,6 +18,15 @@ DRAWN = "drawn_world"  # how the names of the drawn world's files begin
 
 
 @dataclass(frozen=True)
+class Published:
+    """One file as its publisher offers it."""
+
+    name: str  # its path in the hub's repository, or the file's name where it is published elsewhere
+    url: str  # at the pinned revision, where there is one
+    sha256: str  # hex; empty where none was ever written down: then the hub is asked for it when the file is fetched
+
+
+@dataclass(frozen=True)
 class ModelFile:
     """One model: a file, or for face models a folder of files."""
 
@@ -29,6 +38,8 @@ class ModelFile:
     gigabytes: float  # as published
     page: str  # where its publisher tells about it
     urls: tuple[str, ...]  # what is published; all of them together are this model
+    revision: str  # commit of the hub's repository at which they are fetched; empty for the newest
+    sha256: tuple[str, ...]  # of what is published, in the order of ``urls``; empty where nobody has written it down
     licence: str
     commercial: bool  # whether the licence allows commercial use
 
@@ -52,6 +63,15 @@ class ModelFile:
         """Paths in the hub's repository, or names of the files where it is published elsewhere."""
         start = f"{self.page}/resolve/main/"
         return tuple(url.removeprefix(start) if url.startswith(start) else PurePosixPath(url).name for url in self.urls)
+
+    @property
+    def files(self) -> tuple[Published, ...]:
+        """What is to be fetched for this model: pinned as far as that is known."""
+        newest, pinned = "/resolve/main/", f"/resolve/{self.revision or 'main'}/"
+        return tuple(
+            Published(name, url.replace(newest, pinned), sha256)
+            for name, url, sha256 in zip(self.published, self.urls, self.sha256, strict=True)
+        )
 
     def choose(self, names: list[str]) -> str | None:
         """The best of these file names (with or without folders before them) that serves, in any case; else None.

@@ -1,4 +1,4 @@
-"""Path -> tensors, safely: published pickles and safetensors (docs/nodes.md, file formats); downloading.
+"""Path -> tensors, safely: published pickles and safetensors (docs/nodes.md, file formats).
 
 Pickles are read with weights only and never execute code. A file is known by its tensors, not by its name.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pickle
 import re
-import textwrap
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -21,7 +20,6 @@ from torch import Tensor
 from .catalogue import model_file
 from .types import DynamicIDError
 
-HUB_REPOSITORY = model_file("saa").repository
 HUB_FILES = model_file("saa").published + model_file("imr").published  # the last is the key point encoder
 LARGEST_PICKLE = 1 << 26  # bytes of the part of an archive that names its tensors
 DAMAGED = "its checksum is wrong, so it is damaged; download it again"
@@ -283,23 +281,3 @@ def motion_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not all(name.startswith("key_point_encoder.") for name in keypoints):
         raise DynamicIDError(f"{beside} is {describe(keypoints)}; expected the key point encoder of {path}.")
     return tensors | keypoints
-
-
-def download(
-    folder: str | os.PathLike[str], files: tuple[str, ...] = HUB_FILES, repository: str = HUB_REPOSITORY
-) -> list[Path]:
-    """Fetch the published weights (Apache-2.0) from the Hugging Face hub into ``folder``, with its progress bar.
-
-    An interrupted download is resumed. Raises DynamicIDError when the hub cannot be reached.
-    """
-    from huggingface_hub import hf_hub_download
-
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        return [Path(hf_hub_download(repository, name, local_dir=Path(folder))) for name in files]
-    except Exception as error:  # the hub's own errors, those of the HTTP library beneath it, and of the disk
-        reason = textwrap.shorten(str(error.__cause__ or error), 200)
-        raise DynamicIDError(
-            f"The weights could not be fetched ({reason}). Download {', '.join(files)} in a browser from the "
-            f"Hugging Face repository {repository} and put them into {folder}."
-        ) from error

@@ -1,12 +1,10 @@
 """The model files that a workflow needs: those that ComfyUI lists, and downloads of those that are missing.
 
-Runs in ComfyUI's own Python, which has torch and, with this pack's requirements, huggingface_hub and insightface.
+Runs in ComfyUI's own Python, which has torch and, with this pack's requirements, insightface.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +15,8 @@ from environment import SetupError, agrees, need_core
 
 need_core()
 from dynamicid_core.catalogue import ModelFile, model_file  # noqa: E402
+from dynamicid_core.errors import DynamicIDError  # noqa: E402
+from dynamicid_core.fetching import fetch, fetch_archive, fetch_weights, show  # noqa: E402
 
 PACK = model_file("face_pack")
 
@@ -36,48 +36,41 @@ class Wanted:
         return self.model.choose(client.choices(self.node, self.input))
 
 
-def from_hub(wanted: ModelFile, folder: Path) -> None:
-    """Fetch a file of the Hugging Face hub to the folder and name that the workflows use. Resumes what was cut short."""
-    from huggingface_hub import hf_hub_download
-
-    (url,), (path,) = wanted.urls, wanted.published
-    target = folder / wanted.path
-    partial = target.parent / ".download"
-    try:
-        fetched = hf_hub_download(wanted.repository, path, local_dir=partial)
-        os.replace(fetched, target)
-    except Exception as error:  # the hub's own errors, those of the HTTP library beneath it, and of the disk
-        raise SetupError(
-            f"{wanted.name} could not be fetched ({type(error).__name__}); download {url} in a browser and "
-            f"save it as {target}."
-        ) from None
-    shutil.rmtree(partial, ignore_errors=True)
+def single_file(wanted: ModelFile, folder: Path) -> None:
+    """Fetch a file to the folder and name that the workflows use."""
+    (published,) = wanted.files
+    _saying(fetch, published, folder / wanted.path, show)
 
 
 def dynamicid_weights(folder: Path) -> None:
     """The published pickles, and the same as safetensors under the names that the workflows use."""
     from dynamicid_core.checkpoints import convert
-    from dynamicid_core.files import download
-    from dynamicid_core.types import DynamicIDError
 
-    try:
-        convert(download(folder / "dynamicid"))
-    except DynamicIDError as error:
-        raise SetupError(str(error)) from None
+    _saying(lambda: convert(fetch_weights(folder / "dynamicid", show)))
 
 
 def face_pack(folder: Path) -> None:
-    """InsightFace's models, by InsightFace's own downloader."""
-    from insightface.utils import ensure_available
+    """InsightFace's models."""
+    (published,) = PACK.files
+    _saying(fetch_archive, published, folder / PACK.path, lambda: _has_pack(folder), show)
 
-    root = folder / "insightface"
+
+def _has_pack(folder: Path) -> bool:
+    from dynamicid_core.detection import find_pack
+    from dynamicid_core.types import DynamicIDError
+
     try:
-        ensure_available("models", PACK.name, root=str(root))
-    except Exception as error:
-        (url,) = PACK.urls
-        raise SetupError(
-            f"The face models could not be fetched ({type(error).__name__}); unpack {url} into {folder / PACK.path}."
-        ) from None
+        find_pack(str(folder / PACK.path))
+    except DynamicIDError:
+        return False
+    return True
+
+
+def _saying(function: Callable[..., object], *arguments: object) -> None:
+    try:
+        function(*arguments)
+    except DynamicIDError as error:
+        raise SetupError(str(error)) from None
 
 
 def wanted(expressions: bool) -> list[Wanted]:
@@ -85,7 +78,7 @@ def wanted(expressions: bool) -> list[Wanted]:
 
     def hub(node: str, name: str, key: str) -> Wanted:
         entry = model_file(key)
-        return Wanted(node, name, entry, f"{entry.what} ({entry.size})", lambda folder: from_hub(entry, folder))
+        return Wanted(node, name, entry, f"{entry.what} ({entry.size})", lambda folder: single_file(entry, folder))
 
     saa, imr = model_file("saa"), model_file("imr")
     weights = f"{saa.what} ({saa.gigabytes + imr.gigabytes:.1f} GB)"  # fetched together

@@ -32,7 +32,7 @@ from comfyui.speaking import Client
 from environment import ROOT, SetupError, has_modules, install, need_core, project_environment, run_script
 
 INNER = "DYNAMICID_IN_COMFYUI_PYTHON"  # set for the second run
-REQUIREMENTS = ("insightface", "onnxruntime", "safetensors", "huggingface_hub")  # modules of requirements.txt
+REQUIREMENTS = ("insightface", "onnxruntime", "safetensors")  # modules of requirements.txt
 BAR = 30  # characters
 
 

@@ -1,6 +1,6 @@
 """Fetch the published DynamicID weights from the Hugging Face hub.
 
-An interrupted download goes on where it stopped. Nothing else is ever fetched: the base model, CLIP and InsightFace's
+An interrupted download goes on where it stopped, and what came is checked. Nothing else is ever fetched: the base model, CLIP and InsightFace's
 face models have licences of their own, and where to get them is said where they are missing.
 """
 
@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from ..checkpoints import convert
-    from ..files import download
+    from ..fetching import fetch_weights, show
 
     check_folder(options.folder)
-    files = download(options.folder)
+    files = fetch_weights(options.folder, None if options.quiet else show)
     files += convert([*files], options.folder) if options.convert else []
     return {"text": "\n".join(f"have {path}" for path in files), "json": {"files": [str(path) for path in files]}}

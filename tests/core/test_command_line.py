@@ -22,7 +22,7 @@ from standins.drawn import write_drawn_weights
 from standins.dynamicid import published_pickles
 from standins.portraits import draw_portrait
 
-from dynamicid_core import files, saving
+from dynamicid_core import fetching, saving
 from dynamicid_core.checkpoints import load_saa
 from dynamicid_core.command_line import main, models, parser, world
 from dynamicid_core.command_line.generate import settings_of
@@ -725,15 +725,15 @@ def test_convert(tmp_path, capsys):
 
 def test_download(tmp_path, capsys, monkeypatch):
     """The hub is not asked here; what the command makes of its answers is."""
-    monkeypatch.setattr(files, "download", lambda folder: list(published_pickles(folder).values()))
+    monkeypatch.setattr(fetching, "fetch_weights", lambda folder, _: list(published_pickles(folder).values()))
     code, out, _ = run(capsys, "download", tmp_path / "weights", "--convert")
     assert code == 0 and len(out.splitlines()) == 5
     assert (tmp_path / "weights" / "imr.safetensors").is_file()
 
-    def unreachable(folder):
+    def unreachable(folder, _):
         raise DynamicIDError("The weights could not be fetched (no network).")
 
-    monkeypatch.setattr(files, "download", unreachable)
+    monkeypatch.setattr(fetching, "fetch_weights", unreachable)
     assert "could not be fetched" in failure(capsys, "download", tmp_path / "weights")
 
 

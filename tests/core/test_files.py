@@ -1,21 +1,13 @@
-"""Reading tensors, what a file's tensors are called, downloads."""
+"""Reading tensors, what a file's tensors are called."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import published
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from dynamicid_core.files import (
-    HUB_FILES,
-    HUB_REPOSITORY,
-    download,
-    read_checkpoint,
-    read_tensors,
-)
+from dynamicid_core.files import read_checkpoint, read_tensors
 from dynamicid_core.types import DynamicIDError
 
 # --- files in general ---------------------------------------------------------------------------------------------
@@ -71,46 +63,3 @@ def test_parts_without_prefixes_are_known_by_their_tensors(tmp_path):
         assert read_checkpoint(tmp_path / "any name.bin").keys() == {prefix + name for name in shapes}
         save_file(published.tensors(shapes, prefix), tmp_path / "any.sft")
         assert read_checkpoint(tmp_path / "any.sft").keys() == {prefix + name for name in shapes}
-
-
-# --- downloads ----------------------------------------------------------------------------------------------------
-
-
-def test_download_asks_the_hub_for_each_file_into_the_folder(tmp_path, monkeypatch):
-    calls = []
-
-    def hub(repository, name, **options):
-        calls.append((repository, name, options))
-        return str(Path(options["local_dir"]) / name)
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", hub)
-    folder = tmp_path / "models" / "dynamicid"
-    assert download(folder) == [folder / name for name in ("SAA.bin", "IMR.bin", "key_point_encoder.bin")]
-    # Nothing asks for the download to be started anew, nor for the progress bar to be hidden.
-    assert calls == [("meteorite2023/DynamicID", name, {"local_dir": folder}) for name in HUB_FILES]
-    assert folder.is_dir()
-    assert download(folder, ("IMR.bin",), "someone/else") == [folder / "IMR.bin"]
-    assert calls[-1][:2] == ("someone/else", "IMR.bin")
-
-
-@pytest.mark.parametrize("error", [OSError("no route to host"), RuntimeError("peer closed " + "connection " * 300)])
-def test_a_failed_download_says_how_to_do_it_by_hand(tmp_path, monkeypatch, error):
-    def hub(*_args, **_kwargs):
-        raise error
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", hub)
-    with pytest.raises(DynamicIDError) as caught:
-        download(tmp_path)
-    message = str(caught.value)
-    assert str(error)[:15] in message and HUB_REPOSITORY in message and str(tmp_path) in message
-    assert all(name in message for name in HUB_FILES)
-    assert len(message) - len(str(tmp_path)) < 500
-
-
-def test_the_hub_library_itself_offline(tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(DynamicIDError, match="could not be fetched .*offline.*in a browser"):
-        download(tmp_path)
-    assert not list(tmp_path.glob("*.bin"))
