@@ -6,10 +6,13 @@ to get it. Boxes are (x0, y0, x1, y1), in pixels of the picture; a size is (heig
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -18,6 +21,9 @@ from .catalogue import model_file
 from .faces import DetectedFace
 from .origins import BGR, recogniser_name
 from .types import RECOGNISER, DynamicIDError
+
+Warn = Callable[[str], object]
+T = TypeVar("T")
 
 PROVIDERS = {  # onnxruntime's names, in the order in which "auto" tries them
     "CUDA": "CUDAExecutionProvider",
@@ -66,6 +72,9 @@ class InsightFaceDetector:
     A picture in which nothing is found is tried again at half the detection size and with a grey border, because a face
     that fills the picture is larger than any that the detector was trained on. Nothing is kept between calls, so that
     one detector can serve several threads.
+
+    Where onnxruntime's provider fails, while models are loaded or while they run, the next one takes over for good, and
+    ``warn`` is told once.
     """
 
     BORDER = 0.5  # of the picture's size, on every side
@@ -77,19 +86,59 @@ class InsightFaceDetector:
         det_size: int = 640,
         threshold: float = 0.5,
         identity_channels: str = "rgb",
+        warn: Warn = warnings.warn,
     ) -> None:
         """``models``: task (a key of ``PACK_MODELS``) -> .onnx file; ``providers``: onnxruntime's, best first."""
         if identity_channels not in ("rgb", "bgr"):
             raise DynamicIDError(f"identity_channels is {identity_channels!r}; it must be 'rgb' or 'bgr'.")
         self.identity_channels = identity_channels
         self.recogniser = recogniser_in(models, identity_channels)
-        self.det_size = det_size
-        self._models = {task: _load_model(task, path, providers) for task, path in models.items()}
-        for task, model in self._models.items():
-            model.prepare(0, **({"det_thresh": threshold} if task == "detection" else {}))
+        self.det_size, self.warn = det_size, warn
+        self._files, self._threshold, self._moving = dict(models), threshold, Lock()
+        self._providers, self._models = self._load(tuple(providers))
+
+    def _load(self, providers: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """The models on the first of these providers that takes them, and those that are left, from that one on."""
+        failed: dict[str, Exception] = {}
+        for first, provider in enumerate(providers):
+            left = providers[first:]
+            try:
+                models = {task: _load_model(task, path, left) for task, path in self._files.items()}
+            except Exception as error:
+                if len(left) == 1:
+                    raise
+                failed[provider] = error
+                continue
+            break
+        for task, model in models.items():
+            model.prepare(0, **({"det_thresh": self._threshold} if task == "detection" else {}))
+        for provider, error in failed.items():
+            self.warn(_failed(provider, left[0], error))
+        return left, models
+
+    def _on_next(self, failed: tuple[str, ...], error: Exception) -> None:
+        """Have the provider after the first of ``failed`` take over, unless another thread has seen to it."""
+        with self._moving:
+            if self._providers is failed:
+                self._providers, self._models = self._load(failed[1:])
+                self.warn(_failed(failed[0], self._providers[0], error))
+
+    def _trying(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives with the first provider that does not fail."""
+        while True:
+            providers = self._providers
+            try:
+                return work()
+            except Exception as error:  # onnxruntime raises many kinds; what is wrong with the picture fails again
+                if len(providers) == 1:
+                    raise
+                self._on_next(providers, error)
 
     def detect(self, image: np.ndarray) -> list[DetectedFace]:
         """Every face of ``image``, uint8 RGB [h, w, 3], in its pixels."""
+        return self._trying(lambda: self._detect(image))
+
+    def _detect(self, image: np.ndarray) -> list[DetectedFace]:
         scale = max(*image.shape[:2], LARGEST_DETECTION) / LARGEST_DETECTION
         rgb = image
         if scale > 1:
@@ -137,7 +186,7 @@ class InsightFaceDetector:
         from insightface.app.common import Face
 
         seen = image if self.identity_channels == "rgb" else np.ascontiguousarray(image[..., ::-1])
-        return self._identity(seen, Face(kps=keypoints.astype(np.float32)))
+        return self._trying(lambda: self._identity(seen, Face(kps=keypoints.astype(np.float32))))
 
     def _identity(self, picture: np.ndarray, face: Any) -> np.ndarray | None:
         self._models["recognition"].get(picture, face)
@@ -145,17 +194,34 @@ class InsightFaceDetector:
         return (face.embedding / length).astype(np.float32) if length > 0 else None
 
 
+def _failed(provider: str, successor: str, error: Exception) -> str:
+    names = {full: name for name, full in PROVIDERS.items()}
+    said = textwrap.shorten(str(error.__cause__ or error) or type(error).__name__, 200)
+    return (
+        f"Faces cannot be found with {names.get(provider, provider)} ({said}); "
+        f"from now on {names.get(successor, successor)} does it."
+    )
+
+
 def _load_model(task: str, path: Path, providers: Sequence[str]) -> Any:
-    """One model by InsightFace's own loader, which is given a file, not a name, and so has nothing to download."""
+    """One model by InsightFace's own loader, which is given a file, not a name, and so has nothing to download.
+
+    ``providers``: the first one runs it, the last one what the first does not know.
+    """
     get_model = _insightface().model_zoo.get_model
     try:
         # InsightFace would else load the detector once more for every picture size.
-        model = get_model(str(path), providers=list(providers), static_shape_sessions=False)
+        wanted = list(dict.fromkeys((providers[0], providers[-1])))
+        model = get_model(str(path), providers=wanted, static_shape_sessions=False)
     except Exception as error:  # onnxruntime and protobuf raise many kinds
         raise DynamicIDError(
             f"The face model {path} cannot be loaded ({error}). "
             f"The download may be incomplete; unpack it again: {PACK_URL}"
         ) from error
+    # onnxruntime takes the CPU without a word, or with one on stdout, where it cannot start a provider that it offers.
+    if providers[0] not in model.session.get_providers():
+        raise DynamicIDError(f"onnxruntime offers {providers[0]}, but cannot start it here")
+    model.session.disable_fallback()
     found = getattr(model, "taskname", "nothing known")
     if found != task:
         raise DynamicIDError(f"{path} is named like a {task} model, but is for {found}. Unpack it again: {PACK_URL}")
@@ -175,14 +241,19 @@ def _insightface() -> ModuleType:
 
 
 def choose_providers(provider: str = "auto") -> list[str]:
-    """``auto``, ``CUDA``, ``CoreML``, ``DirectML`` or ``CPU`` -> onnxruntime's providers, the CPU as last resort."""
+    """``auto``, ``CUDA``, ``CoreML``, ``DirectML`` or ``CPU`` -> onnxruntime's providers, the CPU as last resort.
+
+    ``auto``: all that are there, best first.
+    """
     _insightface()
     import onnxruntime
 
     available = onnxruntime.get_available_providers()
     here = {name: full for name, full in PROVIDERS.items() if full in available}
     known = {name.lower(): name for name in PROVIDERS}
-    name = next(iter(here), "CPU") if provider.lower() == "auto" else known.get(provider.lower())
+    if provider.lower() == "auto":
+        return list(here.values())
+    name = known.get(provider.lower())
     if name not in here:
         raise DynamicIDError(
             f"Provider {provider!r} is not available in this onnxruntime, which has: {', '.join(here)}. "
@@ -252,14 +323,15 @@ def load_detector(
     det_size: int = 640,
     threshold: float = 0.5,
     identity_channels: str = "rgb",
+    warn: Warn = warnings.warn,
 ) -> InsightFaceDetector:
     """A detector from a model pack on this machine; nothing is ever downloaded.
 
     ``pack``: the name of a pack, or its folder. The published checkpoints know the identities of ``buffalo_l`` only;
     the recogniser of another pack gives others. After the name, `` (bgr)`` does what ``identity_channels="bgr"`` does, so
-    that what :func:`origins.recogniser_name` gives can be typed. ``roots``: folders to search, as in ``pack_folders``.
+    that what :func:`origins.recogniser_name` gives can be typed. ``roots``: folders to search, as in ``pack_folders``. ``warn`` is told of a provider that fails.
     Raises DynamicIDError for a missing package, pack or provider, and for damaged files.
     """
     pack, identity_channels = split_pack(pack, identity_channels)
     providers = choose_providers(provider)
-    return InsightFaceDetector(find_pack(pack, roots), providers, det_size, threshold, identity_channels)
+    return InsightFaceDetector(find_pack(pack, roots), providers, det_size, threshold, identity_channels, warn)

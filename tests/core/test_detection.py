@@ -364,13 +364,92 @@ def test_providers_are_chosen_among_those_that_are_there(monkeypatch):
     assert detection.choose_providers() == ["DmlExecutionProvider", "CPUExecutionProvider"]
     assert detection.choose_providers("cpu") == ["CPUExecutionProvider"]
     here("CPU", "CoreML", "CUDA")
-    assert detection.choose_providers("auto")[0] == "CUDAExecutionProvider"
+    assert detection.choose_providers("auto") == [f"{n}ExecutionProvider" for n in ("CUDA", "CoreML", "CPU")]
     assert detection.choose_providers("CoreML")[0] == "CoreMLExecutionProvider"
     here("CPU")
     assert detection.choose_providers() == ["CPUExecutionProvider"]
     for provider in ("CUDA", "TensorRT"):
         with pytest.raises(DynamicIDError, match=f"'{provider}' is not available.*which has: CPU"):
             detection.choose_providers(provider)
+
+
+CUDA, COREML, CPU = (f"{name}ExecutionProvider" for name in ("CUDA", "CoreML", "CPU"))
+
+
+@pytest.fixture
+def broken(monkeypatch) -> dict[str, str]:
+    """Provider -> when it fails: "quietly" as onnxruntime does without its libraries, "loading", or "running".
+
+    Sessions run on the CPU, whatever they say: this machine has nothing else.
+    """
+    import onnxruntime
+    from insightface.model_zoo import model_zoo
+
+    failing: dict[str, str] = {}
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, path, providers=(), **_):
+            self.said = list(providers)
+            when = failing.get(self.said[0])
+            if when == "loading":
+                raise RuntimeError("no device")
+            if when == "quietly":
+                self.said = [CPU]
+            super().__init__(path, providers=[CPU])
+
+        def get_providers(self):
+            return self.said
+
+        def run(self, *arguments, **options):
+            if failing.get(self.said[0]) == "running":
+                raise RuntimeError("CUDA failure 2: out of memory")
+            return super().run(*arguments, **options)
+
+    monkeypatch.setattr(model_zoo, "PickableInferenceSession", Session)
+    monkeypatch.setattr(model_zoo, "_managed_detection_session", lambda path, how, **_: Session(path, **how))
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, COREML, CPU])
+    return failing
+
+
+@pytest.mark.parametrize("when", ["quietly", "loading", "running"])
+@pytest.mark.parametrize("failing, said", [([CUDA], ["CUDA"]), ([CUDA, COREML], ["CUDA", "CoreML"])])
+def test_the_next_provider_takes_over_and_it_is_said_once(models_root, broken, astronaut, seen, when, failing, said):
+    broken |= dict.fromkeys(failing, when)
+    told: list[str] = []
+    detector = detection.load_detector(roots=[models_root], warn=told.append)
+    for _ in range(3):
+        (found,) = detector.detect(astronaut)
+        np.testing.assert_array_equal(found.identity, seen.identity)
+    assert detector.identity_at(astronaut, seen.keypoints) is not None
+    assert [message.split(" with ")[1].split(" (")[0] for message in told] == said
+    assert told[-1].endswith(f"from now on {'CPU' if len(failing) > 1 else 'CoreML'} does it.")
+    reason = {"quietly": "cannot start it here", "loading": "no device", "running": "CUDA failure 2: out of memory"}
+    assert all(reason[when] in message for message in told)
+
+
+def test_several_threads_see_one_provider_fail(models_root, broken, astronaut, seen):
+    told: list[str] = []
+    detector = detection.load_detector(roots=[models_root], warn=told.append)
+    broken[CUDA] = "running"
+    found: list[list[DetectedFace]] = []
+    threads = [threading.Thread(target=lambda: found.append(detector.detect(astronaut))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4 and all(len(faces) == 1 for faces in found) and len(told) == 1
+
+
+def test_the_last_provider_s_failure_is_an_error(models_root, broken, astronaut):
+    told: list[str] = []
+    detector = detection.load_detector(roots=[models_root], provider="CPU", warn=told.append)
+    broken[CPU] = "running"
+    with pytest.raises(RuntimeError, match="out of memory"):
+        detector.detect(astronaut)
+    broken |= dict.fromkeys((CUDA, COREML, CPU), "loading")
+    with pytest.raises(DynamicIDError, match="cannot be loaded .no device"):
+        detection.load_detector(roots=[models_root], warn=told.append)
+    assert not told, "a damaged file is no provider's fault"
 
 
 # --- recognisers --------------------------------------------------------------------------------------------------
