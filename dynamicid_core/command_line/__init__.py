@@ -26,6 +26,10 @@ HINTS: dict[Part, str] = {  # how a user supplies what the core finds missing
     "IMR weights": "Give --imr (IMR.bin or imr.safetensors).",
     "CLIP vision": "Give --clip-vision (CLIP-ViT-H-14-laion2B-s32B-b79K).",
 }
+OUT_OF_MEMORY = (
+    "There is not enough memory for this. Close what else uses the graphics card, ask for less at once (a smaller size, fewer "
+    "people or photos), or run it on the CPU with --device cpu."
+)
 
 EXAMPLES = f"""
 from nothing to a picture:
@@ -87,6 +91,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _ran_out_of_memory(error: Exception) -> bool:
+    """Whether torch, which only some commands import, or Python found no memory left."""
+    torch = sys.modules.get("torch")
+    return isinstance(error, (MemoryError, *((torch.OutOfMemoryError,) if torch else ())))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Wrong usage ends in SystemExit(2), as argparse does it."""
     options = parser().parse_args(arguments)
@@ -94,8 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings(), hinting(HINTS):
             warnings.simplefilter("ignore", FutureWarning)  # of packages, to their programmers
             result = options.run(options)
-    except DynamicIDError as error:
-        message = " ".join(str(error).split())
+    except Exception as error:
+        said = OUT_OF_MEMORY if _ran_out_of_memory(error) else str(error)
+        if not isinstance(error, DynamicIDError) and said is not OUT_OF_MEMORY:
+            raise
+        message = " ".join(said.split())
         print(f"error: {message}", file=sys.stderr)
         if options.json:
             print(json.dumps({"error": message}))

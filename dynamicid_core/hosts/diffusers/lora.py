@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...bases import fitting_layout, linear_layer, lora_layers
-from ...networks.saa import SAAModule
+from ...networks.saa import LoRA, SAAModule
 from ...types import DynamicIDError
 
 
@@ -27,10 +29,17 @@ class FusedLoRA:
             )
         # On the CPU: the originals are needed once, after sampling.
         self._originals = [(weight, weight.detach().to("cpu", copy=True)) for weight, _ in pairs]
-        with torch.no_grad():
-            for weight, lora in pairs:
-                up, down = (layer.weight.to(weight.device, torch.float32) for layer in (lora.up, lora.down))
-                weight.copy_(torch.addmm(weight.float(), up, down, alpha=strength))
+        try:
+            self._add(pairs)
+        except BaseException:  # out of memory in the middle, say: what was added would never be taken out
+            self.remove()
+            raise
+
+    @torch.no_grad()
+    def _add(self, pairs: Sequence[tuple[Tensor, LoRA]]) -> None:
+        for weight, lora in pairs:
+            up, down = (layer.weight.to(weight.device, torch.float32) for layer in (lora.up, lora.down))
+            weight.copy_(torch.addmm(weight.float(), up, down, alpha=self.strength))
 
     def remove(self) -> None:
         """Give the UNet its own weights back."""

@@ -44,8 +44,8 @@ class FloatNetwork:
 def _visiting(module: nn.Module, device: torch.device) -> Iterator[None]:
     """A network on ``device`` for a moment: what is needed only before sampling does not stay there."""
     home = next(module.parameters()).device
-    module.to(device)
     try:
+        module.to(device)
         yield
     finally:
         module.to(home)
