@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import comfy.model_management
 import torch
 from torch import Tensor
 
@@ -46,6 +47,8 @@ def repeated_rows(options: dict[str, Any], x: Tensor, context: Tensor | None, me
         try:
             for patch in patches:
                 rows, text, value = patch(rows, text, value, extra)
+        except comfy.model_management.OOM_EXCEPTION:  # the host's to handle
+            raise
         except Exception:
             logging.warning("DynamicID: another node's attention patch failed on numbered rows.", exc_info=True)
             return ()

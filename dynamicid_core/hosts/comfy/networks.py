@@ -42,8 +42,8 @@ class ManagedNetwork:
 
         Inputs may come from anywhere; the result is on the CPU.
         """
-        comfy.model_management.load_models_gpu([self.patcher])
         try:
+            comfy.model_management.load_models_gpu([self.patcher])
             with torch.no_grad():
                 return self.module(*(x.to(self.patcher.load_device, torch.float32) for x in inputs)).cpu()
         finally:

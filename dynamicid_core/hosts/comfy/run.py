@@ -136,9 +136,7 @@ class CastWrappers:
         **kwargs: Any,
     ) -> Any:  # fmt: skip
         """Around a sampling run: label the conditionings of this run's guider and open the run's memory."""
-        for applied in self.casts:
-            if applied.recorder is not None:
-                applied.recorder.clear()
+        self._forget_maps()
         latent, parts = (noise.shape[-2], noise.shape[-1]), parts_of(guider.conds)
         tiled = "model_function_wrapper" in extra_args["model_options"]
         guider.conds = label_conditionings(ready_for_run(guider.conds, latent, tiled), noise.shape[0])
@@ -149,9 +147,18 @@ class CastWrappers:
         options = extra_args["model_options"].get("transformer_options", {})
         options = {**options, KEY: Run(latent, parts)}
         extra_args = {**extra_args, "model_options": {**extra_args["model_options"], "transformer_options": options}}
-        made = executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+        try:
+            made = executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+        except BaseException:  # maps of half a run are of no use, and lie where memory may just have run out
+            self._forget_maps()
+            raise
         note_made(self.casts, now, made)
         return made
+
+    def _forget_maps(self) -> None:
+        for applied in self.casts:
+            if applied.recorder is not None:
+                applied.recorder.clear()
 
     def apply_model(
         self, executor: Any, x: Tensor, t: Tensor, c_concat: Any = None, c_crossattn: Tensor | None = None,
