@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..datasets.settings import FILE as SETTINGS_FILE
 from ..types import DynamicIDError
 from . import dataset_options
 
@@ -117,6 +118,10 @@ where make.py has, for example:
             "--with", dest="function", required=True, metavar="FUNCTION", help="module:function or file.py:function"
         )
         parser.add_argument(
+            "--allow", action="append", default=[], metavar="FUNCTION",
+            help=f"a function that the set's {SETTINGS_FILE} names, as its detector or captioner, and that may be run",
+        )  # fmt: skip
+        parser.add_argument(
             "--attempts", type=int, default=1, metavar="N", help="how often a cell is tried (default: %(default)s)"
         )
         dataset_options.add_means(parser)
@@ -127,6 +132,7 @@ where make.py has, for example:
         from ..datasets.settings import read_settings
 
         settings, _ = read_settings(options.folder)
+        settings.check_functions([dataset_options.function_name(name) for name in options.allow])
         with _continuing(options.folder):
             manifest = fill(
                 options.folder,

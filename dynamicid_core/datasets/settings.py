@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from .labels import CELLS
 
 FILE = "dataset.json"
 VERSION = 1
+OWN = f"{__package__.partition('.')[0]}."  # how the names of this package's own modules begin
 CAPTION = "a photo of a person, {prompt}"
 
 
@@ -88,6 +90,18 @@ class Settings:
                 f"The caption {self.caption!r} cannot be filled in ({error}); it may name {{prompt}}, {{expression}}, {{pose}} "
                 "and {person} in braces."
             ) from error
+
+    def check_functions(self, allowed: Sequence[str]) -> None:
+        """Raise DynamicIDError for functions that these settings name, if they are neither of this package nor ``allowed``.
+
+        Settings that somebody else wrote would otherwise run whatever module they name.
+        """
+        named = dict.fromkeys(name for name in (self.detector.function, self.captioner) if name)
+        if refused := [name for name in named if not name.startswith(OWN) and name not in allowed]:
+            raise DynamicIDError(
+                f"{FILE} names {' and '.join(refused)}, which would be run. If that is yours, allow it: "
+                f"{' '.join(f'--allow {name}' for name in refused)}"
+            )
 
     def analyser(self) -> Analyser:
         return Analyser(self.detector, self._classifier())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import planted_photos
@@ -26,6 +27,7 @@ for package in ("pyarrow", "jinja2", "scipy"):
 DETECTOR = DetectorChoice(function="coded_faces:CodedFaces")
 QUIET = Means(progress=False)
 NAMED = ["--detector", "coded_faces:CodedFaces"]
+ALLOWED = ["--allow", "coded_faces:CodedFaces"]  # since dataset.json names it
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def failure(capsys, *words) -> str:
 
 def test_fill_makes_every_missing_cell_once(photos, capsys):
     assert run(capsys, "build", "photos", "-o", "set", *NAMED, "-q")[0] == 0
-    code, out, _ = run(capsys, "fill", "set", "--with", "planted_photos:perfect", "-q", "--json")
+    code, out, _ = run(capsys, "fill", "set", *ALLOWED, "--with", "planted_photos:perfect", "-q", "--json")
     result = json.loads(out)
     assert code == 0 and (result["cells"], result["filled"], result["left_out"]) == (70, 62, {"blurred": 1})
     manifest = Manifest.read("set")
@@ -62,7 +64,7 @@ def test_fill_makes_every_missing_cell_once(photos, capsys):
     assert all(p.caption.startswith("a photo of a person, the expression is") for p in made)
     assert manifest.open(made[0]).shape == (176, 160, 3)
     before = files(Path("set"))
-    assert run(capsys, "fill", "set", "--with", "planted_photos:perfect", "-q")[0] == 0
+    assert run(capsys, "fill", "set", *ALLOWED, "--with", "planted_photos:perfect", "-q")[0] == 0
     assert run(capsys, "build", "photos", "-o", "set", *NAMED, "-q")[0] == 0  # keeps what was filled
     after = files(Path("set"))
     assert after["manifest.parquet"] == before["manifest.parquet"] and after.keys() == before.keys()
@@ -70,7 +72,7 @@ def test_fill_makes_every_missing_cell_once(photos, capsys):
 
 def test_what_is_made_passes_the_same_checks(photos, capsys):
     assert run(capsys, "build", "photos", "-o", "set", *NAMED, "-q")[0] == 0
-    assert run(capsys, "fill", "set", "--with", "planted_photos:mistaken", "-q")[0] == 0
+    assert run(capsys, "fill", "set", *ALLOWED, "--with", "planted_photos:mistaken", "-q")[0] == 0
     made = [p for p in Manifest.read("set").photos if p.collection == "filled"]
     wanted = {source.name: source.labels for source in filled_sources(Path("set"))}
     expected = {"happy": "other person", "sad": "wrong expression", "fear": "wrong pose", "disgust": "blurred"}
@@ -81,7 +83,7 @@ def test_what_is_made_passes_the_same_checks(photos, capsys):
     assert details["wrong expression"] == "seen: anger; wanted: sad" and details["wrong pose"].startswith("seen: ")
     assert "looks like" in details["other person"] or "similarity" in details["other person"]
     assert len(made) < 62  # the function gave none for the others
-    assert run(capsys, "fill", "set", "--with", "planted_photos:mistaken", "--attempts", 2, "-q")[0] == 0
+    assert run(capsys, "fill", "set", *ALLOWED, "--with", "planted_photos:mistaken", "--attempts", 2, "-q")[0] == 0
     second = Manifest.read("set")
     assert {name: len({(p.expression, p.pose) for p in shown}) for name, shown in second.people().items()} == {
         "anna": 35, "ben": 35,
@@ -90,9 +92,25 @@ def test_what_is_made_passes_the_same_checks(photos, capsys):
 
 def test_a_function_that_fails_loses_nothing(photos, capsys):
     assert run(capsys, "build", "photos", "-o", "set", *NAMED, "-q")[0] == 0
-    said = failure(capsys, "fill", "set", "--with", "planted_photos:failing", "-q")
+    said = failure(capsys, "fill", "set", *ALLOWED, "--with", "planted_photos:failing", "-q")
     assert "RuntimeError: out of memory" in said and "the same command continues" in said
     assert len(Manifest.read("set").taken) == 8
+
+
+def test_functions_that_somebody_else_named_are_not_run(photos, capsys):
+    """Not even imported, since a module runs when it is."""
+    trap = photos.parent / "trap.py"
+    trap.write_text("open('sprung', 'w')\ndef describe(photo, labels): return 'a person'\n")
+    assert run(capsys, "build", "photos", "-o", "set", *NAMED, "-q")[0] == 0
+    settings, found = read_settings("set")
+    replace(settings, captioner=f"{trap}:describe").write(Path("set"), found)
+    words = ["fill", "set", "--with", "planted_photos:perfect", "-q"]
+    said = failure(capsys, *words)
+    assert f"dataset.json names coded_faces:CodedFaces and {trap}:describe, which would be run." in said
+    assert f"allow it: --allow coded_faces:CodedFaces --allow {trap}:describe" in said
+    assert f"names {trap}:describe, which" in failure(capsys, *words, *ALLOWED)
+    assert not Path("sprung").exists()
+    assert run(capsys, *words, *ALLOWED, "--allow", "trap.py:describe")[0] == 0 and Path("sprung").exists()
 
 
 # --- the report ---------------------------------------------------------------------------------------------------
@@ -173,7 +191,7 @@ def test_mistakes_are_explained(photos, tmp_path, capsys, monkeypatch):
     assert "small" in Path("set/report.html").read_text(encoding="utf-8")
     assert "There is no training set in photos" in failure(capsys, "report", "photos")
     assert "`dataset build` made" in failure(capsys, "fill", "photos", "--with", "x:y")
-    assert "names no function" in failure(capsys, "fill", "set", "--with", "editor")
+    assert "names no function" in failure(capsys, "fill", "set", *ALLOWED, "--with", "editor")
 
 
 def test_a_detector_that_fails_names_the_photo(photos, tmp_path, monkeypatch):
