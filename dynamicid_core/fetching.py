@@ -230,7 +230,7 @@ def _fetch_rest(file: BinaryIO, published: Published, progress: Progress | None)
             first, total = 0, int(answer.headers.get("Content-Length", 0))
         file.seek(first)
         file.truncate()
-        while block := answer.read(BLOCK):
+        while block := answer.read1(BLOCK):  # what is there, so that little is lost where the process is killed
             file.write(block)
             if progress:
                 progress(published.name, file.tell(), total or file.tell())

@@ -19,8 +19,8 @@ from cutting_server import Cutting, serving
 
 from dynamicid_core import fetching
 from dynamicid_core.catalogue import Published, model_file, model_files
-from dynamicid_core.fetching import fetch, fetch_archive, fetch_weights
 from dynamicid_core.errors import DynamicIDError
+from dynamicid_core.fetching import fetch, fetch_archive, fetch_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTENT = bytes(range(256)) * 4000  # 1 MB

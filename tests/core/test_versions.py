@@ -24,7 +24,7 @@ def pytest_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         def pretended(command, **how):
             if "pytest" not in command:
                 return run(command, **how)
-            (given,) = [word for word in command if word.startswith("--junitxml=")]
+            (given,) = [word for word in map(str, command) if word.startswith("--junitxml=")]
             if failures is not None:
                 Path(given.partition("=")[2]).write_text(RESULTS.format(failures))
             return versions.subprocess.CompletedProcess(command, 1)
