@@ -11,6 +11,7 @@ from comfy_host import CHECKPOINT, VISION, Host
 from comfyui.speaking import HostError
 from out_of_memory import MESSAGE, alive, out_of_memory
 from studio import Studio
+from test_nodes import APPLY
 from test_refine import INPUTS, Detector, cast, detector, picture  # noqa: F401 - fixtures
 
 PROMPT: dict[str, dict[str, Any]] = {
@@ -22,11 +23,11 @@ PROMPT: dict[str, dict[str, Any]] = {
         "class_type": "DynamicIDEncodeFace",
         "inputs": {
             "dynamicid": ["weights", 0], "clip_vision": ["vision", 0], "image": ["photo", 0], "face_order": "large-small",
-            "face_index": 0, "crop_factor": 0.0, "combine": "average", "on_no_face": "clip_only",
+            "face_index": 0, "crop_factor": 0.0, "combine": "average", "on_no_face": "clip only",
         },
     },
-    "cast": {"class_type": "DynamicIDPlaceFace", "inputs": {"face": ["face", 0]}},
-    "apply": {"class_type": "DynamicIDApply", "inputs": {"model": ["model", 0], "dynamicid": ["weights", 0], "cast": ["cast", 0]}},
+    "cast": {"class_type": "DynamicIDPlaceFace", "inputs": {"face": ["face", 0], "weight": 1.0}},
+    "apply": {"class_type": "DynamicIDApply", "inputs": APPLY | {"model": ["model", 0]}},
     "text": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["model", 1], "text": "two people"}},
     "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
     "sample": {
