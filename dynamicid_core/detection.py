@@ -112,8 +112,8 @@ class InsightFaceDetector:
             break
         for task, model in models.items():
             model.prepare(0, **({"det_thresh": self._threshold} if task == "detection" else {}))
-        for provider, error in failed.items():
-            self.warn(_failed(provider, left[0], error))
+        for provider, reason in failed.items():
+            self.warn(_failed(provider, left[0], reason))
         return left, models
 
     def _on_next(self, failed: tuple[str, ...], error: Exception) -> None:

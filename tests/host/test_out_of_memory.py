@@ -11,7 +11,6 @@ from comfy_host import CHECKPOINT, VISION, Host
 from comfyui.speaking import HostError
 from out_of_memory import MESSAGE, alive, out_of_memory
 from studio import Studio
-from test_nodes import APPLY
 from test_refine import INPUTS, Detector, cast, detector, picture  # noqa: F401 - fixtures
 
 PROMPT: dict[str, dict[str, Any]] = {
@@ -27,7 +26,13 @@ PROMPT: dict[str, dict[str, Any]] = {
         },
     },
     "cast": {"class_type": "DynamicIDPlaceFace", "inputs": {"face": ["face", 0], "weight": 1.0}},
-    "apply": {"class_type": "DynamicIDApply", "inputs": APPLY | {"model": ["model", 0]}},
+    "apply": {
+        "class_type": "DynamicIDApply",
+        "inputs": {
+            "model": ["model", 0], "dynamicid": ["weights", 0], "cast": ["cast", 0], "weight": 1.0, "start_at": 0.0, "end_at": 1.0,
+            "layout_strength": 2.0, "layout_end": 0.24, "gate_threshold": 0.3, "outside": "everyone", "lora_strength": 1.0,
+        },
+    },
     "text": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["model", 1], "text": "two people"}},
     "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
     "sample": {
