@@ -47,10 +47,10 @@ COMMON: dict[str, object] = {
     "save_every": 250, "log_every": 50, "keep": 1, "validation.every": 0,
     "gate_threshold": GATE_THRESHOLD,
 }  # fmt: skip
-ANCHOR = COMMON | {"steps": 1_800, "batch": 8, "learning_rate": 1e-4, "min_snr_gamma": 5, "face_weight": 3}
+ANCHOR = COMMON | {"steps": 4_700, "batch": 8, "learning_rate": 1e-4, "min_snr_gamma": 5, "face_weight": 3}
 # First many cheap steps without the UNet, then a few with both losses.
 RECONFIGURE = COMMON | {
-    "steps": 300, "batch": 24, "learning_rate": 1e-3, "targets": 4, "keep_landmarks": 0.5, "ldc_weight": 0.0,
+    "steps": 400, "batch": 24, "learning_rate": 1e-3, "targets": 4, "keep_landmarks": 0.7, "ldc_weight": 0.0,
     "prompt": "a drawing of one person",
 }  # fmt: skip
 FINISH = RECONFIGURE | {"steps": 60, "batch": 8, "learning_rate": 2e-4, "targets": 2, "ldc_weight": 1.0}

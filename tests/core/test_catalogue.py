@@ -35,9 +35,12 @@ DRAWN_FILES = {
 DOWNLOADED_BY_THE_HOST = ("CheckpointLoaderSimple", "VAELoader", "CLIPVisionLoader")
 EXAMPLES = {
     "anna.safetensors",
+    "anna_moving.safetensors",
     "ben.safetensors",
+    "film.safetensors",
     "realistic_vision.safetensors",
     "sdxl.safetensors",
+    "surprised.safetensors",
 }  # a user's own files
 # What one module alone has to know: whose recognisers other packs have, parts of a training's state, the drawn world's.
 KNOWN_TO = {

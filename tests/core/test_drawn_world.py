@@ -177,7 +177,7 @@ def test_refining_changes_faces_alone_and_makes_people_more_alike(did, judge, fa
         crop, (x0, y0, x1, y1) = job.crop, (int(v) for v in job.box)
         kept[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width] &= job.mask.numpy() == 0
         assert (made.image[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2] != image[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2]).mean() > 0.5
-    assert kept.mean() > 0.15 and np.array_equal(made.image[kept], image[kept])
+    assert kept.mean() > 0.05 and np.array_equal(made.image[kept], image[kept])
     for line, name in zip(made.report().splitlines(), ("1 person 0", "2 person 1"), strict=False):
         assert line.startswith(f"{name}: ") and " before, " in line and " after, sampled again (seed " in line
     assert apart(judge, made.image, (0, 1)) > apart(judge, image, (0, 1))
