@@ -25,15 +25,18 @@ GROUND = (32, 32, 32)
 
 
 def compose(photos: list[Image.Image], result: Image.Image | None) -> Image.Image:
-    """Photos in a column, or two where there are three, then an arrow and the result; without one the photos alone."""
-    columns = -(-len(photos) // 2)
-    left = columns * (PHOTO + GAP) + GAP
+    """Photos in columns of two, then an arrow and the result; without one the photos alone."""
+    shown = [photo.resize((photo.width * PHOTO // photo.height, PHOTO), Image.Resampling.LANCZOS) for photo in photos]
+    columns = [shown[first : first + 2] for first in range(0, len(shown), 2)]
+    left = GAP + sum(max(photo.width for photo in column) + GAP for column in columns)
     made = result and result.resize((result.width * HEIGHT // result.height, HEIGHT), Image.Resampling.LANCZOS)
     sheet = Image.new("RGB", (left + (ARROW + made.width if made else 0), HEIGHT), GROUND)
-    for number, photo in enumerate(photos):
-        rows = min(2, len(photos) - number // 2 * 2)
-        top = (HEIGHT - rows * PHOTO - (rows - 1) * GAP) // 2 + number % 2 * (PHOTO + GAP)
-        sheet.paste(photo.resize((PHOTO, PHOTO), Image.Resampling.LANCZOS), (GAP + number // 2 * (PHOTO + GAP), top))
+    x = GAP
+    for column in columns:
+        top = (HEIGHT - len(column) * PHOTO - (len(column) - 1) * GAP) // 2
+        for row, photo in enumerate(column):
+            sheet.paste(photo, (x, top + row * (PHOTO + GAP)))
+        x += max(photo.width for photo in column) + GAP
     if made:
         x, y = left + ARROW // 2 - 12, HEIGHT // 2
         ImageDraw.Draw(sheet).polygon([(x - 18, y - 28), (x + 18, y), (x - 18, y + 28)], fill=(220, 220, 220))

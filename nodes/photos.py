@@ -13,6 +13,7 @@ from ..dynamicid_core.types import DynamicIDError
 from .boxes import cells, to_frames
 from .cast import MAX_SIZE, canvas_inputs, check_boxes, weight_input
 from .hints import hinted
+from .previews import sent_again
 from .progress import steps, warn
 from .sockets import CATEGORY, Cast, DynamicID, Face, FaceAnalysis, in_order, with_numbers
 
@@ -51,6 +52,7 @@ class DynamicIDCast(io.ComfyNode):
             description="Who appears where, from photos in one step: each person encoded, named and placed.",
             search_aliases=["several people", "two people", "multiple faces", "couple", "photos to cast", "all in one"],
             is_input_list=True,
+            **sent_again(),
             inputs=[
                 *encoder_inputs(),
                 growing(
@@ -179,6 +181,7 @@ class DynamicIDEncodeGroup(io.ComfyNode):
             category=CATEGORY,
             description="Everybody in one photo: a cast whose people stand where the photo shows them, with their names.",
             search_aliases=["group photo", "all faces", "family photo", "several faces", "multiple people", "team"],
+            **sent_again(),
             inputs=[
                 *encoder_inputs(),
                 io.Image.Input("image", tooltip="One photo of several people."),

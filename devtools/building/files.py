@@ -18,7 +18,12 @@ from .settings import CHECKPOINT, CLIP_VISION, PUBLISHED, VAE, WORLD
 
 WORKFLOWS = ROOT / "workflows"
 # Those that the host's own loaders read, and so offers to download.
-MODELS = {"CheckpointLoaderSimple": CHECKPOINT, "VAELoader": VAE, "CLIPVisionLoader": CLIP_VISION}
+MODELS = {
+    "CheckpointLoaderSimple": (CHECKPOINT,),
+    "VAELoader": (VAE,),
+    "CLIPVisionLoader": (CLIP_VISION,),
+    "DynamicIDLoadModels": (CHECKPOINT, VAE, CLIP_VISION),
+}
 
 
 def download(file: ModelFile) -> dict[str, str]:
@@ -35,7 +40,7 @@ def properties(types: set[str], host_version: str) -> dict[str, dict]:
         own = name.startswith("DynamicID")
         found[name] = {"cnr_id": "comfyui-dynamicid" if own else "comfy-core", "ver": version if own else host_version}
         if name in MODELS:
-            found[name]["models"] = [download(MODELS[name])]
+            found[name]["models"] = [download(file) for file in MODELS[name]]
     return found
 
 

@@ -9,6 +9,7 @@ from graphs import Group, Link, Node
 
 from dynamicid_core.prompts import preset_prompt
 
+from . import cast_recipes
 from .parts import (
     PHOTOS,
     START,
@@ -230,6 +231,7 @@ TITLES = {
     "refined_faces": "7 Refined Faces",
     "found_places": "10 Found Places",
     "short_film": "12 Short Film",
+    **cast_recipes.TITLES,
 }
 RECIPES = {
     recipe.__name__: recipe
@@ -242,5 +244,6 @@ RECIPES = {
         refined_faces,
         found_places,
         short_film,
+        *cast_recipes.RECIPES,
     )
 }

@@ -22,6 +22,7 @@ NAMES = list(TITLES)
 ALL = [SHORT, *TITLES.values()]
 FILMS = [TITLES["short_film"]]  # their pictures move
 NOTE = "MarkdownNote"
+SHOWS_CAST = ("DynamicIDPreviewCast", "DynamicIDCast")  # in the shape of what is sampled
 ADDED_VALUES = {"fixed", "image"}  # of the widgets that the editor adds to seeds and to pictures
 
 
@@ -168,15 +169,17 @@ def test_nodes_are_the_hosts_or_ours(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_models_can_be_downloaded_by_the_host_after_the_button_for_photos(name):
-    loaders = {"CheckpointLoaderSimple": "checkpoints", "VAELoader": "vae", "CLIPVisionLoader": "clip_vision"}
-    nodes = {node["type"]: node for node in ui(name)["nodes"] if node["type"] in loaders}
-    assert set(nodes) == set(loaders)
-    for kind, node in nodes.items():
-        (model,) = node["properties"]["models"]
-        assert model["directory"] == loaders[kind]
+    loaders = {"CheckpointLoaderSimple": ["checkpoints"], "VAELoader": ["vae"], "CLIPVisionLoader": ["clip_vision"]}
+    loaders["DynamicIDLoadModels"] = ["checkpoints", "vae", "clip_vision"]
+    nodes = [node for node in ui(name)["nodes"] if node["type"] in loaders]
+    folders = [folder for node in nodes for folder in loaders[node["type"]]]
+    assert sorted(folders) == sorted(loaders["DynamicIDLoadModels"])
+    for node in nodes:
         values = ui(name)["extra"]["dynamicid"]["for_photos"][str(node["id"])].values()
-        assert [model["name"]] == list(values), "the host offers the file only if the widget names it"
-        assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith(".safetensors")
+        for model, folder in zip(node["properties"]["models"], loaders[node["type"]], strict=True):
+            assert model["directory"] == folder
+            assert model["name"] in values, "the host offers the file only if the widget names it"
+            assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith(".safetensors")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -185,9 +188,9 @@ def test_scripts_have_the_published_settings(name):
     sampler, apply = by_type["KSampler"], by_type["DynamicIDApply"]
     assert (sampler["sampler_name"], sampler["steps"], sampler["cfg"], sampler["denoise"]) == ("ddim", 50, 5, 1)
     assert (apply["weight"], apply["layout_end"], apply["layout_strength"]) == (1, 0.24, 2)
-    size = 1024 if name in ("three_people_masks", "found_places") else 768
+    size = 1024 if name in ("three_people_masks", "found_places", "group_photo") else 768
     assert (by_type["EmptyLatentImage"]["width"], by_type["EmptyLatentImage"]["height"]) == (size, size)
-    assert by_type["DynamicIDLoader"]["imr_file"] == "auto"
+    assert (by_type.get("DynamicIDLoader") or by_type["DynamicIDLoadModels"])["imr_file"] == "auto"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -197,7 +200,8 @@ def test_templates_are_the_drawn_worlds(name):
     by_type = {node["class_type"]: node["inputs"] for node in nodes}
     files = [v for node in nodes for v in node["inputs"].values() if str(v).endswith(".safetensors")]
     assert len(files) == 4 and all(file.startswith("drawn_world") for file in files)
-    people = [node["inputs"]["seed"] for node in nodes if node["class_type"] == "DynamicIDDrawnPerson"]
+    drawn = [node["inputs"] for node in nodes if node["class_type"] == "DynamicIDDrawnPerson"]
+    people = [inputs["seed"] + i for inputs in drawn for i in range(inputs["people"])]
     assert min(people) >= 10000 and len(set(people)) == len(people)
     size = {1: 128, 2: 128 if name == "blend" else 192, 3: 256}[len(people)]
     assert (by_type["EmptyLatentImage"]["width"], by_type["EmptyLatentImage"]["height"]) == (size, 128)
@@ -209,9 +213,24 @@ def test_templates_are_the_drawn_worlds(name):
 def test_the_size_is_typed_once(name):
     """But for masks, which have one of their own."""
     sized = [n["class_type"] for n in as_api(ui(name)).values() if isinstance(n["inputs"].get("width"), int)]
-    linked = [n["inputs"] for n in as_api(ui(name)).values() if n["class_type"] == "DynamicIDPreviewCast"]
-    assert set(sized) <= {"EmptyLatentImage", "SolidMask", "DynamicIDPlaceFaces", "DynamicIDPreviewCast"}
+    linked = [n["inputs"] for n in as_api(ui(name)).values() if n["class_type"] in SHOWS_CAST]
+    assert set(sized) <= {
+        "EmptyLatentImage",
+        "SolidMask",
+        "DynamicIDPlaceFaces",
+        "DynamicIDPreviewCast",
+        "DynamicIDCast",
+    }
     assert all(isinstance(inputs["latent"], list) for inputs in linked)
+
+
+def test_two_people_take_twelve_nodes_at_most_and_each_further_one_a_photo_more():
+    """From the loader to the saved picture."""
+    nodes = [node for node in ui("few_nodes")["nodes"] if node["type"] != NOTE]
+    photos = [node for node in nodes if node["type"] == "DynamicIDDrawnPerson"]
+    (cast,) = [node for node in nodes if node["type"] == "DynamicIDCast"]
+    linked = [entry for entry in cast["inputs"] if entry["name"].startswith("photos.") and entry["link"] is not None]
+    assert len(nodes) <= 12 and len(photos) == len(linked) == 2
 
 
 # --- the tool that writes them --------------------------------------------------------------------------------------

@@ -190,7 +190,9 @@ def shrink(page) -> None:
     page.evaluate("""() => {
         const small = {
             KSampler: { steps: 2 }, EmptyLatentImage: { width: 64, height: 64 }, ImageScaleBy: { scale_by: 1 },
-            DynamicIDFaceAnalysis: { model_pack: "buffalo_l" }, DynamicIDEncodeFace: { on_no_face: "clip only" }
+            DynamicIDFaceAnalysis: { model_pack: "buffalo_l" }, DynamicIDEncodeFace: { on_no_face: "clip only" },
+            DynamicIDLoadModels: { model_pack: "buffalo_l" }, DynamicIDCast: { on_no_face: "clip only" },
+            DynamicIDEncodeGroup: { names: "" }
         }
         const outside = { steps: 2, width: 64, height: 64, enlarge: 1, "face models": "buffalo_l" }
         const visit = (graph) => {
@@ -202,6 +204,13 @@ def shrink(page) -> None:
             }
         }
         visit(app.graph)
+        const group = app.graph.nodes.find((node) => node.type === "DynamicIDEncodeGroup")
+        if (!group) return // the stand-ins find nobody in drawn photos: one of a person takes its place
+        const photo = LiteGraph.createNode("LoadImage")
+        app.graph.add(photo)
+        photo.widgets.find((widget) => widget.name === "image").value = "example.png"
+        app.graph.remove(app.graph.nodes.find((node) => node.type === "DynamicIDDrawnPerson"))
+        photo.connect(0, group, group.inputs.findIndex((input) => input.name === "image"))
     }""")
 
 

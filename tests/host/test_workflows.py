@@ -30,9 +30,12 @@ NAMES = [
     "blend",
     "three_people_masks",
     "found_places",
+    "few_nodes",
+    "group_photo",
     "edited_expression",
     "short_film",
 ]
+SHOWS_CAST = ("DynamicIDPreviewCast", "DynamicIDCast", "DynamicIDEncodeGroup")
 NOTE = "MarkdownNote"
 SIZE, STEPS, FRAMES = (136, 128), 2, 5  # width, height; of the film
 
@@ -48,11 +51,16 @@ def object_info(host: Host) -> dict:
 
 @pytest.fixture(scope="module")
 def photos(host: Host) -> list[str]:
-    """Three drawn portraits in the host's input folder."""
+    """Three drawn portraits in the host's input folder, and last one photo of all of them."""
     names = [f"person_{number}.png" for number in (1, 2, 3)]
-    for number, name in enumerate(names):
-        draw_portrait(number).save(host.base / "input" / name)
-    return names
+    portraits = [draw_portrait(number) for number in range(len(names))]
+    width, height = portraits[0].size
+    everybody = Image.new("RGB", (width * len(portraits), height))
+    for number, (name, portrait) in enumerate(zip(names, portraits, strict=True)):
+        portrait.save(host.base / "input" / name)
+        everybody.paste(portrait, (number * width, 0))
+    everybody.save(host.base / "input" / "group.png")
+    return [*names, "group.png"]
 
 
 def prepared(name: str, photos: list[str]) -> dict:
@@ -62,6 +70,8 @@ def prepared(name: str, photos: list[str]) -> dict:
         title, inputs = node["_meta"]["title"], node["inputs"]
         if title.startswith("Photo of person "):
             inputs["image"] = photos[int(title.split()[-1]) - 1]
+        if title == "Group photo":
+            inputs["image"] = photos[-1]
         if title == "Picture size":
             inputs["width"], inputs["height"] = SIZE
             inputs["batch_size"] = min(inputs["batch_size"], FRAMES)
@@ -140,7 +150,7 @@ def test_runs_and_differs_from_the_same_graph_without_dynamicid(host: Host, phot
     with Image.open(Path(host.base) / "output" / saved["subfolder"] / saved["filename"]) as picture:
         assert (getattr(picture, "n_frames", 1) > 1) == (frames > 1)  # equal ones are one, shown longer
         assert picture.size == SIZE and picture.convert("L").getextrema()[0] < picture.convert("L").getextrema()[1]
-    shown = [n for n, node in graph.items() if node["class_type"] in ("DynamicIDPreviewCast", "DynamicIDGateMaps")]
+    shown = [n for n, node in graph.items() if node["class_type"] in (*SHOWS_CAST, "DynamicIDGateMaps")]
     assert shown and all(result.ui[number]["images"] for number in shown)
 
     plain = host.run_graph(without_apply(graph), capture=[decoded]).values[decoded]
