@@ -122,11 +122,13 @@ class DynamicIDFaceAnalysis(io.ComfyNode):
     @hinted
     def execute(cls, model_pack: str, provider: str) -> io.NodeOutput:
         from ..dynamicid_core.detection import load_detector
-        from .progress import warn
 
         if not model_pack.strip():
             raise DynamicIDError("Name a face model pack, e.g. buffalo_l.")
-        return io.NodeOutput(load_detector(pack_name(model_pack), insightface_roots(), provider, warn=warn))
+        pack = pack_name(model_pack)
+        from .progress import warn  # needs the host
+
+        return io.NodeOutput(load_detector(pack, insightface_roots(), provider, warn=warn))
 
 
 class DynamicIDLoadModels(io.ComfyNode):
