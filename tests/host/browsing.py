@@ -192,7 +192,8 @@ def shrink(page) -> None:
             KSampler: { steps: 2 }, EmptyLatentImage: { width: 64, height: 64 }, ImageScaleBy: { scale_by: 1 },
             DynamicIDFaceAnalysis: { model_pack: "buffalo_l" }, DynamicIDEncodeFace: { on_no_face: "clip only" },
             DynamicIDLoadModels: { model_pack: "buffalo_l" }, DynamicIDCast: { on_no_face: "clip only" },
-            DynamicIDEncodeGroup: { names: "" }
+            DynamicIDEncodeGroup: { names: "" },
+            DynamicIDDrawnPerson: { seed: 10000 } // somebody whom the stand-ins find: films edit faces
         }
         const outside = { steps: 2, width: 64, height: 64, enlarge: 1, "face models": "buffalo_l" }
         const visit = (graph) => {
