@@ -264,7 +264,10 @@ ALLOWED = {
     ("training/loop.py", "save"): "that folder",
     ("drawn/world.py", "rename"): "a folder, complete",
     ("drawn/world.py", "save_pretrained"): "into that folder",
-    ("fetching.py", "open"): "a download's part, which has to grow and to outlive the process, so that it can be resumed",
+    (
+        "fetching.py",
+        "open",
+    ): "a download's part, which has to grow and to outlive the process, so that it can be resumed",
     ("fetching.py", "replace"): "that part, complete and checked",
     ("fetching.py", "rename"): "an unpacked folder, complete",
 }
