@@ -9,6 +9,7 @@ from ..dynamicid_core.keyframes import EASINGS
 from ..dynamicid_core.motion import MAX_STRENGTH
 from ..dynamicid_core.types import MOST_FRAMES
 from .hints import hinted
+from .motion import clip_input, source_input
 from .sockets import CATEGORY, DynamicID, Face, FaceAnalysis
 
 DEFAULTS = AnimationOptions()
@@ -28,10 +29,7 @@ class DynamicIDAnimateMotion(io.ComfyNode):
                 Face.Input(
                     "face", tooltip="The face that shall move; it must come from a photo in which a face was found."
                 ),
-                io.Clip.Input(
-                    "clip",
-                    tooltip="The text encoder of the checkpoint (the published weights: of Stable Diffusion 1.5).",
-                ),
+                clip_input(),
                 io.String.Input(
                     "keyframes",
                     multiline=True,
@@ -69,12 +67,7 @@ class DynamicIDAnimateMotion(io.ComfyNode):
                     step=0.1,
                     tooltip="Of driving: over how many pictures its motion is evened out. 0: not at all.",
                 ),
-                io.String.Input(
-                    "source",
-                    default="",
-                    advanced=True,
-                    tooltip="What the photo shows. Empty: read from the photo's landmarks and pose.",
-                ),
+                source_input(),
                 io.Image.Input(
                     "driving",
                     optional=True,

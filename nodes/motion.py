@@ -10,6 +10,21 @@ from .hints import hinted
 from .sockets import CATEGORY, DynamicID, Face, FaceAnalysis, growing_faces, in_order
 
 
+def clip_input() -> io.Clip.Input:
+    return io.Clip.Input(
+        "clip", tooltip="The text encoder of the checkpoint (the published weights: of Stable Diffusion 1.5)."
+    )
+
+
+def source_input() -> io.String.Input:
+    return io.String.Input(
+        "source",
+        default="",
+        advanced=True,
+        tooltip="What the photo shows. Empty: read from the photo's landmarks and pose.",
+    )
+
+
 class DynamicIDEditMotion(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -22,10 +37,7 @@ class DynamicIDEditMotion(io.ComfyNode):
             inputs=[
                 DynamicID.Input("dynamicid", tooltip="From Load DynamicID, with an imr_file."),
                 Face.Input("face", tooltip="The face to edit; it must come from a photo in which a face was found."),
-                io.Clip.Input(
-                    "clip",
-                    tooltip="The text encoder of the checkpoint (the published weights: of Stable Diffusion 1.5).",
-                ),
+                clip_input(),
                 io.String.Input(
                     "expression",
                     multiline=True,
@@ -33,12 +45,7 @@ class DynamicIDEditMotion(io.ComfyNode):
                     tooltip="What the face shall show, e.g. 'a happy expression, front view' or "
                     "'the expression is angry, the face is slightly turned to the left'.",
                 ),
-                io.String.Input(
-                    "source",
-                    default="",
-                    advanced=True,
-                    tooltip="What the photo shows. Empty: read from the photo's landmarks and pose.",
-                ),
+                source_input(),
                 io.Image.Input(
                     "pose_image",
                     optional=True,

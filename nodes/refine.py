@@ -18,6 +18,27 @@ def number(name: str, default: float, low: float, high: float, tooltip: str, **m
     return io.Float.Input(name, default=default, min=low, max=high, step=0.01, tooltip=tooltip, **more)
 
 
+def which_faces() -> list[io.Input]:
+    """The inputs that choose faces of a finished picture."""
+    return [
+        io.Combo.Input(
+            "which",
+            options=list(WHICH),
+            default=DEFAULTS.which,
+            tooltip="Which faces of the cast: 'all', those that are 'small', or those that are 'unlike' their person.",
+        ),
+        number("below", DEFAULTS.below, 0.0, 1.0, "For 'unlike': a similarity below this is not alike enough."),
+        io.Int.Input(
+            "small",
+            default=DEFAULTS.small,
+            min=1,
+            max=16384,
+            advanced=True,
+            tooltip="For 'small': faces of less than so many pixels.",
+        ),
+    ]
+
+
 class DynamicIDRefineFaces(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -39,21 +60,7 @@ class DynamicIDRefineFaces(io.ComfyNode):
                 io.Conditioning.Input("negative", tooltip="What no cut-out shall show."),
                 io.Vae.Input("vae", tooltip="The one that the picture was made with."),
                 FaceAnalysis.Input("face_analysis", tooltip="The detector that encoded the faces."),
-                io.Combo.Input(
-                    "which",
-                    options=list(WHICH),
-                    default=DEFAULTS.which,
-                    tooltip="Which faces of the cast: 'all', those that are 'small', or those that are 'unlike' their person.",
-                ),
-                number("below", DEFAULTS.below, 0.0, 1.0, "For 'unlike': a similarity below this is not alike enough."),
-                io.Int.Input(
-                    "small",
-                    default=DEFAULTS.small,
-                    min=1,
-                    max=16384,
-                    advanced=True,
-                    tooltip="For 'small': faces of less than so many pixels.",
-                ),
+                *which_faces(),
                 io.Int.Input(
                     "tries",
                     default=DEFAULTS.tries,

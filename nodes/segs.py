@@ -5,10 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..dynamicid_core.checkpoints import encoder_warnings
-from ..dynamicid_core.refining import WHICH, RefineOptions, plan
+from ..dynamicid_core.refining import RefineOptions, plan
 from ..dynamicid_core.types import DynamicIDError, SAAOptions
 from .hints import hinted
-from .refine import ACTING, DEFAULTS, number
+from .refine import ACTING, DEFAULTS, number, which_faces
 from .sockets import CATEGORY, Cast, DynamicID, FaceAnalysis
 
 Segs = io.Custom("SEGS")
@@ -28,21 +28,7 @@ class DynamicIDSegs(io.ComfyNode):
                 DynamicID.Input("dynamicid", tooltip="From Load DynamicID."),
                 Cast.Input("cast", tooltip="Who is in the picture. Faces that are nobody's of the cast stay as they are."),
                 FaceAnalysis.Input("face_analysis", tooltip="The detector that encoded the faces."),
-                io.Combo.Input(
-                    "which",
-                    options=list(WHICH),
-                    default=DEFAULTS.which,
-                    tooltip="Which faces of the cast: 'all', those that are 'small', or those that are 'unlike' their person.",
-                ),
-                number("below", DEFAULTS.below, 0.0, 1.0, "For 'unlike': a similarity below this is not alike enough."),
-                io.Int.Input(
-                    "small",
-                    default=DEFAULTS.small,
-                    min=1,
-                    max=16384,
-                    advanced=True,
-                    tooltip="For 'small': faces of less than so many pixels.",
-                ),
+                *which_faces(),
                 number("crop_factor", DEFAULTS.crop_factor, 1.0, 10.0, "How much is cut out, in sizes of the face."),
                 number(
                     "padding", DEFAULTS.padding, 0.0, 2.0,

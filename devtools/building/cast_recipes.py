@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from graphs import Group, Link, Node
 
-from .parts import PHOTOS, START, group, height_of, node_color, saved, start
+from .parts import PHOTOS, START, group, node_color, picture, start
 from .settings import Setting
 
 LOADER = "Load Models for DynamicID"
 PHOTOS_OF_ONE = PHOTOS.replace("**Load DynamicID**", f"**{LOADER}**")  # where its button is
 PARTS = {name: Link(LOADER, name) for name in ("dynamicid", "clip_vision", "face_analysis")}
+LOADED = {name: Link(LOADER, name) for name in ("model", "clip", "vae", "dynamicid")}
 NAMES = ("Anna", "Ben", "Cleo")
 
 
@@ -23,30 +23,6 @@ def loader(to: Setting) -> Group:
         "model_pack": to.face_pack,
     }  # fmt: skip
     return group(1, "Models", (Node("DynamicIDLoadModels", LOADER, inputs),))
-
-
-def made(to: Setting, cast: Link, people: int) -> tuple[Group, Group]:
-    """From the cast to the saved picture."""
-    clip, acting = Link(LOADER, "clip"), {"model": Link(LOADER, "model"), "dynamicid": PARTS["dynamicid"], "cast": cast}
-    sampler: dict[str, Any] = {
-        "model": Link("Apply DynamicID", "model"),
-        "positive": Link("Prompt", "CONDITIONING"),
-        "negative": Link("Negative prompt", "CONDITIONING"),
-        "latent_image": Link("Picture size", "LATENT"),
-    }
-    prompts = (
-        Node("DynamicIDApply", "Apply DynamicID", acting | to.acting),
-        Node("CLIPTextEncode", "Prompt", {"text": to.prompt(people), "clip": clip}),
-        Node("CLIPTextEncode", "Negative prompt", {"text": to.negative, "clip": clip}),
-    )
-    size = {"width": to.widths[people - 1], "height": height_of(to, people)}
-    sampling = (
-        Node("EmptyLatentImage", "Picture size", size),
-        Node("KSampler", "Sampler", sampler | to.sampler),
-        Node("VAEDecode", "VAE Decode", {"samples": Link("Sampler", "LATENT"), "vae": Link(LOADER, "vae")}),
-    )
-    enlarge, save = saved(to, Link("VAE Decode", "IMAGE"))
-    return group(4, "Prompt", prompts), group(5, "Picture", (*sampling, *enlarge), (save,))
 
 
 def image_of(photo: Node) -> Link:
@@ -67,7 +43,7 @@ def few_nodes(to: Setting) -> tuple[Group, ...]:
         loader(to),
         group(2, "Who", photos),
         group(3, "Where", (cast,)),
-        *made(to, Link(cast.title, "cast"), 2),
+        *picture(to, Link(cast.title, "cast"), 2, LOADED),
     )
 
 
@@ -86,7 +62,7 @@ def group_photo(to: Setting) -> tuple[Group, ...]:
         start(START, PHOTOS_OF_ONE, text),
         loader(to),
         group(2, "Who", (photo, group_node)),
-        *made(to, Link(group_node.title, "cast"), len(NAMES)),
+        *picture(to, Link(group_node.title, "cast"), len(NAMES), LOADED),
     )
 
 

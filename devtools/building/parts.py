@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -89,14 +90,20 @@ def preview(cast: Link) -> Node:
     return Node("DynamicIDPreviewCast", "Preview Cast", {"cast": cast, "latent": Link("Picture size", "LATENT")})
 
 
-def sampled(to: Setting, cast: Link, people: int) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+LOADED = {  # where a template's models come from
+    "model": Link("Load Checkpoint", "MODEL"),
+    "clip": Link("Load Checkpoint", "CLIP"),
+    "vae": Link("Load VAE", "VAE"),
+    "dynamicid": Link("Load DynamicID", "dynamicid"),
+}
+
+
+def sampled(
+    to: Setting, cast: Link, people: int, loaded: Mapping[str, Link] = LOADED
+) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
     """From the cast to the decoded picture: what stands under Prompt, and under Picture."""
-    clip, vae = Link("Load Checkpoint", "CLIP"), Link("Load VAE", "VAE")
-    applied = {
-        "model": Link("Load Checkpoint", "MODEL"),
-        "dynamicid": Link("Load DynamicID", "dynamicid"),
-        "cast": cast,
-    }
+    clip, vae = loaded["clip"], loaded["vae"]
+    applied = {"model": loaded["model"], "dynamicid": loaded["dynamicid"], "cast": cast}
     sampler: dict[str, Any] = {
         "model": Link("Apply DynamicID", "model"),
         "positive": Link("Prompt", "CONDITIONING"),
@@ -125,9 +132,9 @@ def saved(to: Setting, made: Link) -> tuple[tuple[Node, ...], Node]:
     return enlarge, Node("SaveImage", "Save Image", {"images": made, "filename_prefix": "dynamicid/picture"})
 
 
-def picture(to: Setting, cast: Link, people: int) -> tuple[Group, Group]:
+def picture(to: Setting, cast: Link, people: int, loaded: Mapping[str, Link] = LOADED) -> tuple[Group, Group]:
     """From the cast to the saved picture."""
-    prompts, sampling = sampled(to, cast, people)
+    prompts, sampling = sampled(to, cast, people, loaded)
     enlarge, save = saved(to, Link("VAE Decode", "IMAGE"))
     return group(4, "Prompt", prompts), group(5, "Picture", (*sampling, *enlarge), (save,))
 
