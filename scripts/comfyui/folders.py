@@ -127,8 +127,10 @@ def make_link(target: Path, source: Path | None = None) -> bool:
 
 
 def link_file(source: Path, target: Path) -> None:
-    """Make a file appear at ``target``, without a copy where the file system can."""
+    """Make a file appear at ``target``, without a copy where the file system can; one that is already there stays."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and target.samefile(source):
+        return
     for link in (os.link, os.symlink, shutil.copyfile):  # a hard link needs one volume, a symbolic one rights (Windows)
         try:
             link(source, target)

@@ -31,7 +31,7 @@ from dynamicid_core.outlines import parse_outlines
 TITLES = sorted(
     (file.stem for file in (REPOSITORY / "workflows").glob("*.json")), key=lambda title: int(title.split()[0])
 )
-LANGUAGES = ("zh", "ja", "ko", "fr", "de", "es")
+LANGUAGES = ("zh", "ja", "ko", "fr", "es")
 IMAGES = "id => (app.nodeOutputs[id]?.images ?? []).map((image) => image.filename)"  # what a node shows
 
 
