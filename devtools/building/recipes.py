@@ -230,7 +230,7 @@ TITLES = {
     "three_people_masks": "6 Three People with Masks",
     "refined_faces": "7 Refined Faces",
     "found_places": "10 Found Places",
-    "short_film": "12 Short Film",
+    "short_film": "11 Short Film",
     **cast_recipes.TITLES,
 }
 RECIPES = {
