@@ -106,14 +106,21 @@ def saa_module(core):
     return fill(saa.SAAModule(sites))
 
 
-def cast(core, people: int, masks: bool, size: int = 512, frames: int = 1):
-    """People in vertical strips: boxes, or masks of ``size`` px with soft edges that overlap; faces of so many frames."""
+PLACES = ("boxes", "soft masks", "looked for")
+
+
+def cast(core, people: int, places: str, size: int = 512, frames: int = 1):
+    """People in vertical strips: boxes, or masks of ``size`` px with soft edges that overlap, or none; faces of so many frames."""
     types = core("types")
     generator = torch.Generator().manual_seed(people)
     placed = []
     for i in range(people):
         tokens, nulls = torch.randn(1 + frames, TOKENS, TOKEN_WIDTH, generator=generator).split([frames, 1])
-        region = types.Region(mask=soft_strip(i, people, size)) if masks else types.Region(box=strip(i, people))
+        region = None
+        if places == "boxes":
+            region = types.Region(box=strip(i, people))
+        elif places == "soft masks":
+            region = types.Region(mask=soft_strip(i, people, size))
         placed.append(types.Person(types.Face(tokens, nulls, "benchmark"), region))
     return types.Cast(tuple(placed))
 

@@ -33,7 +33,7 @@ def main() -> None:
     hosts = core("hosts.comfy")
     model, saa = full_size.comfy_unet(DTYPES[options.dtype]), full_size.saa_module(core)
     loaded = hosts.LoadedDynamicID(core("checkpoints").SAACheckpoint(None, saa), None)
-    cast = full_size.cast(core, options.people, masks=True, size=options.size)
+    cast = full_size.cast(core, options.people, places="soft masks", size=options.size)
     patched = hosts.apply_faces(model, loaded, cast, core("types").SAAOptions(lora_strength=0.0))
     kept = Table(
         f"Kept during a run, {options.people} people with soft masks, {options.size} px, MB", ("what", "fp32", "fp16")
@@ -105,7 +105,7 @@ def film_table(core, saa, patched, frames: int, people: int) -> Table:
     table = Table(f"Faces of {people} people that move over {frames} frames, MB", ("what", "fp32", "fp16"))
     with torch.no_grad():
         film = calls.AppliedCast.of(
-            full_size.cast(core, people, masks=False, frames=frames), core("types").SAAOptions(), applied.layout, saa
+            full_size.cast(core, people, places="boxes", frames=frames), core("types").SAAOptions(), applied.layout, saa
         )
     table.add("tokens", f"{total(person.face.tokens for person in film.cast.people) / MEGABYTE:.1f}", "")
     kept = total(film.packed)

@@ -40,20 +40,30 @@ def arguments():
     found = parser(__doc__.split("\n")[0], rounds=9)
     found.add_argument("--hosts", nargs="+", choices=("comfyui", "diffusers"), default=("comfyui", "diffusers"))
     found.add_argument("--sizes", nargs="+", type=int, default=(256, 512, 768), help="px, multiples of 8")
-    found.add_argument("--people", nargs="+", type=int, default=COUNTS)
+    found.add_argument("--people", nargs="*", type=int, default=COUNTS)
     found.add_argument("--masks", nargs="*", type=int, default=(2, 8), help="numbers of people with soft masks")
+    found.add_argument(
+        "--looking", nargs="*", type=int, default=(2, 4), help="numbers of people whose places are looked for"
+    )
     found.add_argument("--ipadapter", type=Path, help="a checkout of IPAdapter_plus to compare with, in ComfyUI")
     found.add_argument("--peers", nargs="*", type=int, default=COUNTS, help="numbers of masked images there")
     return found.parse_args()
 
 
-def variants(options) -> list[tuple[int, bool]]:
-    """Numbers of people, and whether they have soft masks."""
-    return [(people, False) for people in options.people] + [(people, True) for people in options.masks]
+def variants(options) -> list[tuple[int, str]]:
+    """Numbers of people, and how they have places: ``full_size.PLACES``."""
+    numbers = zip(full_size.PLACES, (options.people, options.masks, options.looking), strict=True)
+    return [(people, places) for places, several in numbers for people in several]
 
 
-def name_of(people: int, masks: bool) -> str:
-    return f"{people} {'person' if people == 1 else 'people'}{', soft masks' if masks else ''}"
+def name_of(people: int, places: str) -> str:
+    return f"{people} {'person' if people == 1 else 'people'}{'' if places == 'boxes' else f', {places}'}"
+
+
+def settings_of(options_class, places: str):
+    """SAAOptions of a variant; places are looked for in the first part of a run, where all of these calls are."""
+    placement = "automatic" if places == "looked for" else "regions"
+    return options_class(lora_strength=0.0, layout_end=0.5, placement=placement)
 
 
 def add_rows(
@@ -113,10 +123,10 @@ def comfy_models(core, model, saa, size: int, adapter, options) -> dict:
     hosts, options_class = core("hosts.comfy"), core("types").SAAOptions
     loaded = hosts.LoadedDynamicID(core("checkpoints").SAACheckpoint(None, saa), None)
     models = {"plain": model}
-    for people, masks in variants(options):
-        cast = full_size.cast(core, people, masks, size)
-        settings = options_class(lora_strength=0.0, layout_end=0.5)
-        models[name_of(people, masks)] = hosts.apply_faces(model, loaded, cast, settings)
+    for people, places in variants(options):
+        cast = full_size.cast(core, people, places, size)
+        settings = settings_of(options_class, places)
+        models[name_of(people, places)] = hosts.apply_faces(model, loaded, cast, settings)
     for people in options.peers if adapter else ():
         models[f"IPAdapter_plus, {people} masked"] = with_ipadapter(adapter, model, people, size)
     return models
@@ -223,10 +233,12 @@ def measure_diffusers(options, device: torch.device, table: Table) -> None:
     with Inside((Call, "add_faces"), (CallHook, "step")) as inside, torch.inference_mode():
         for size in options.sizes:
             unets = {"plain": unet}
-            for people, masks in variants(options):
-                cast = full_size.cast(core, people, masks, size)
-                other = unets[name_of(people, masks)] = twin(unet)
-                settings = SAAOptions(lora_strength=0.0, layout_end=0.5)
+            for people, places in variants(options):
+                if places == "looked for":
+                    continue  # a call of the UNet alone does not tell where in a run it is
+                cast = full_size.cast(core, people, places, size)
+                other = unets[name_of(people, places)] = twin(unet)
+                settings = settings_of(SAAOptions, places)
                 hosts.attach(other, saa, cast, settings, guided=lambda: True, lora="fused")
             calls = {name: unet_call(unet, size, device, DTYPES[options.dtype]) for name, unet in unets.items()}
             first = {}
