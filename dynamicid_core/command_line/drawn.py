@@ -139,14 +139,14 @@ examples:
   {program} autoencoder --output world/autoencoder
   {program} unet --output world/unet --autoencoder world/autoencoder
   {program} faces --output world/faces --autoencoder world/autoencoder
-  torchrun --nproc-per-node 2 -m dynamicid_core drawn train world --output world
+  torchrun --nproc-per-node 2 -m dynamicid_core drawn train --all --output world
 """
 
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "network", choices=("autoencoder", "unet", "faces", "world"), help="what to train; world: all, in order"
-        )
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("network", nargs="?", choices=("autoencoder", "unet", "faces"), help="what to train")
+        what.add_argument("--all", action="store_true", help="everything that the project carries, in order")
         parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="where it is kept")
         parser.add_argument(
             "--autoencoder", type=Path, metavar="FOLDER", help="for the UNet and faces: a trained autoencoder's folder"
@@ -173,19 +173,21 @@ examples:
         check_folder(options.output)
         if not 0 <= options.seed < 2**53:
             raise DynamicIDError(f"--seed {options.seed} must lie between 0 and 2^53.")
+        if options.all and (options.pictures or options.autoencoder):
+            raise DynamicIDError("--all trains as the recipe has it; leave --pictures and --autoencoder out.")
         torch.set_num_threads(options.threads)
         accelerator = Accelerator(mixed_precision=options.precision)
         given = {"seed": options.seed} | ({"pictures": options.pictures} if options.pictures else {})
-        if options.network == "autoencoder":
+        if options.all:
+            from ..drawn.recipe import World, train_world
+
+            train_world(World(options.output, accelerator, _run), options.seed)
+        elif options.network == "autoencoder":
             from ..drawn.train_autoencoder import AutoencoderOptions, train_autoencoder
 
             train_autoencoder(options.output, AutoencoderOptions(**given), accelerator)
         elif options.network == "faces":
             _train_faces(options)
-        elif options.network == "world":
-            from ..drawn.recipe import World, train_world
-
-            train_world(World(options.output, accelerator, _run), options.seed)
         else:
             from ..drawn.train_autoencoder import trained_autoencoder
             from ..drawn.train_unet import UNetOptions, train_unet
@@ -193,8 +195,9 @@ examples:
             if options.autoencoder is None:
                 raise DynamicIDError("The UNet learns on an autoencoder's latents; give its folder with --autoencoder.")
             train_unet(options.output, trained_autoencoder(options.autoencoder), UNetOptions(**given), accelerator)
-        facts = {"network": options.network, "output": str(options.output), "seed": options.seed}
-        return {"text": f"{options.output}: the {options.network} is trained", "json": facts}
+        network = options.network or "world"
+        facts = {"network": network, "output": str(options.output), "seed": options.seed}
+        return {"text": f"{options.output}: the {network} is trained", "json": facts}
 
 
 def _train_faces(options: argparse.Namespace) -> None:

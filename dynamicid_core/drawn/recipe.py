@@ -1,12 +1,13 @@
 """The drawn world from nothing: one command, in the order in which the networks need each other, each step resumable.
 
-``torchrun --nproc-per-node 2 -m dynamicid_core drawn train world --output world`` shares the work of two cores. What is
+``torchrun --nproc-per-node 2 -m dynamicid_core drawn train --all --output world`` shares the work of two cores. What is
 carried is written into ``world/weights``; nothing here knows how DynamicID is trained, which is ``train``'s business.
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from ..datasets.manifest import Manifest
 from ..training.cache import Cache
 from ..training.making import Share
 from ..training.settings_file import load_settings
+from .autoencoder import Autoencoder
 from .beginnings import begin_motion, begin_saa
 from .carried import AUTOENCODER, FACES, IMR, SAA, UNET, carry_faces, carry_training
 from .make import make_dataset
@@ -55,7 +57,34 @@ RECONFIGURE = COMMON | {
 }  # fmt: skip
 FINISH = RECONFIGURE | {"steps": 60, "batch": 8, "learning_rate": 2e-4, "targets": 2, "ldc_weight": 1.0}
 
+# Minutes that each part took on two cores with bfloat16 that had nothing else to do; their sum is what is told first.
+PARTS = {"autoencoder": 10, "unet": 75, "faces": 20, "sets": 10, "anchor": 60, "reconfigure": 8, "finish": 4}
+
 Run = Callable[[Sequence[str]], object]  # a command line of ``python -m dynamicid_core``
+
+
+class Pace:
+    """How long training has taken and will take: told after each part, at the pace of those that were made before it."""
+
+    def __init__(self, tell: Callable[[str], None], now: Callable[[], float] = time.monotonic) -> None:
+        self.tell, self.now, self.began = tell, now, now()
+        self.left = dict(PARTS)
+        self.minutes = self.expected = 0.0
+        hours = sum(PARTS.values()) / 60
+        tell(
+            f"The drawn world takes about {hours:.0f} hours of two idle cores with bfloat16, two to four times as long where the "
+            "processor has none. After each part comes what is left here. Stopped, the same command goes on."
+        )
+
+    def done(self, part: str, whole: bool = True) -> None:
+        """``whole``: it was made in this run and from its beginning, so that its time says something."""
+        expected, ended = self.left.pop(part), self.now()
+        if whole:
+            self.minutes += (ended - self.began) / 60
+            self.expected += expected
+        self.began = ended
+        left = sum(self.left.values()) * (self.minutes / self.expected if self.expected else 1)
+        self.tell(f"{part}: done; about {left:.0f} minutes are left at this pace.")
 
 
 @dataclass(frozen=True)
@@ -74,37 +103,54 @@ class World:
 
 
 def train_world(world: World, seed: int = 0) -> Path:
-    """Everything that is not there yet; returns the folder of what is carried."""
+    """Everything that is not there yet; returns the folder of what is carried. Says how long it takes."""
     folder = world.folder
-    train_autoencoder(folder / "autoencoder", AutoencoderOptions(seed=seed), world.accelerator)
+    pace = Pace(partial(print, flush=True) if world.accelerator.is_main_process else lambda _: None)
+
+    def part(name: str, output: Path, make: Callable[[], object]) -> None:
+        fresh = not output.exists()
+        make()
+        pace.done(name, fresh)
+
+    part(
+        "autoencoder", folder / "autoencoder",
+        lambda: train_autoencoder(folder / "autoencoder", AutoencoderOptions(seed=seed), world.accelerator),
+    )  # fmt: skip
     autoencoder = trained_autoencoder(folder / "autoencoder")
-    train_unet(folder / "unet", autoencoder, UNetOptions(seed=seed), world.accelerator)
-    world.alone(lambda: begin(folder, seed, world.accelerator))
+    part(
+        "unet", folder / "unet",
+        lambda: train_unet(folder / "unet", autoencoder, UNetOptions(seed=seed), world.accelerator),
+    )  # fmt: skip
+    part("faces", folder / "faces", lambda: world.alone(lambda: begin(folder, seed, world.accelerator)))
+    part("sets", folder / "pairs", lambda: world.alone(lambda: make_sets(folder, seed, world.accelerator)))
     for stage in stages(folder):
-        words = arguments(folder, stage, world.accelerator.mixed_precision)
-        share = Share(
-            world.accelerator.process_index, world.accelerator.num_processes, world.accelerator.wait_for_everyone
-        )
-        cache = fill_quickly(load_settings(None, words), stage.name, autoencoder.cpu(), share)
-        if stage.begin:
-            world.alone(partial(stage.begin, folder, cache, seed))
-        world.run(command(stage, words))
+        part(stage.part, stage.output / stage.name, partial(_train, world, stage, autoencoder, seed))
     world.alone(lambda: carry_faces(folder / RUN / SAA, folder / FINISHED / IMR, folder / WEIGHTS))
     return folder / WEIGHTS
 
 
+def _train(world: World, stage: TrainStage, autoencoder: Autoencoder, seed: int) -> None:
+    words = arguments(world.folder, stage, world.accelerator.mixed_precision)
+    share = Share(world.accelerator.process_index, world.accelerator.num_processes, world.accelerator.wait_for_everyone)
+    cache = fill_quickly(load_settings(None, words), stage.name, autoencoder.cpu(), share)
+    if stage.begin:
+        world.alone(partial(stage.begin, world.folder, cache, seed))
+    world.run(command(stage, words))
+
+
 def begin(folder: Path, seed: int, accelerator: Any) -> None:
-    """What the stages begin with: networks that see faces, the base's files, training sets, first weights.
-
-    One process makes it all; as many as ``accelerator`` has draw pictures for it.
-    """
-    from diffusers import UNet2DConditionModel
-
+    """Networks that see faces, and the base's files. One process makes it all."""
     carry_training(AUTOENCODER, folder / "autoencoder", folder / WEIGHTS)
     carry_training(UNET, folder / "unet", folder / WEIGHTS)
     train_seeing(folder / "faces", folder / "autoencoder", accelerator, seed)
     carry_packs(folder / "faces", folder / WEIGHTS)
     fill(folder / "models", folder / WEIGHTS, narrow=True)
+
+
+def make_sets(folder: Path, seed: int, accelerator: Any) -> None:
+    """What the stages begin with: training sets, which as many processes draw as ``accelerator`` has, and first weights."""
+    from diffusers import UNet2DConditionModel
+
     pack = str(folder / WEIGHTS / FACES)
     for name, people, each, pairs in (
         ("pairs", ANCHOR_PEOPLE, ANCHOR_PHOTOS, True),
@@ -136,8 +182,11 @@ def begin_edits(folder: Path, cache: Cache, seed: int) -> None:
 
 @dataclass(frozen=True)
 class TrainStage:
-    """One run of ``train``: its ``name``, set of photos, settings, the weights that it begins with, and its output."""
+    """One run of ``train``: the ``part`` of everything that it is, the stage's ``name``, set of photos, settings, the weights
+    that it begins with, and its output.
+    """
 
+    part: str
     name: str
     dataset: Path
     settings: Mapping[str, object]
@@ -149,9 +198,17 @@ class TrainStage:
 def stages(folder: Path) -> tuple[TrainStage, ...]:
     """What is trained on faces, in order."""
     return (
-        TrainStage("anchor", folder / "pairs", ANCHOR, folder / TAUGHT, folder / RUN, teach_encoder),
-        TrainStage("reconfigure", folder / "cells", RECONFIGURE, folder / FIRST_MOTION, folder / RUN, begin_edits),
-        TrainStage("reconfigure", folder / "cells", FINISH, folder / RUN / IMR, folder / FINISHED),
+        TrainStage("anchor", "anchor", folder / "pairs", ANCHOR, folder / TAUGHT, folder / RUN, teach_encoder),
+        TrainStage(
+            "reconfigure",
+            "reconfigure",
+            folder / "cells",
+            RECONFIGURE,
+            folder / FIRST_MOTION,
+            folder / RUN,
+            begin_edits,
+        ),
+        TrainStage("finish", "reconfigure", folder / "cells", FINISH, folder / RUN / IMR, folder / FINISHED),
     )
 
 

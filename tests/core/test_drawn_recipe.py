@@ -40,7 +40,7 @@ def small(monkeypatch):
 
 
 def test_one_command_trains_the_world_and_goes_on_where_it_was(small, tmp_path, capsys, monkeypatch) -> None:
-    words = ["drawn", "train", "world", "--output", str(tmp_path), "--precision", "no"]
+    words = ["drawn", "train", "--all", "--output", str(tmp_path), "--precision", "no"]
     finish = recipe.carry_faces
 
     def cut(*arguments: object) -> None:
@@ -48,6 +48,8 @@ def test_one_command_trains_the_world_and_goes_on_where_it_was(small, tmp_path, 
 
     monkeypatch.setattr(recipe, "carry_faces", cut)
     assert command_line.main(words) == 130
+    told = capsys.readouterr().out
+    assert "takes about 3 hours" in told and all(f"{part}: done; about " in told for part in recipe.PARTS)
     assert not (tmp_path / "weights" / carried.SAA).exists()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/manifest.parquet")}
     assert len(before) == 2
@@ -64,3 +66,22 @@ def test_one_command_trains_the_world_and_goes_on_where_it_was(small, tmp_path, 
     did = drawn_dynamicid(weights)
     assert did.saa.encoder_hash == saa.encoder_hash
     assert all(torch.isfinite(tensor).all() for tensor in load_file(weights / carried.SAA).values())
+
+
+def test_what_is_left_is_told_at_the_pace_of_whole_parts(monkeypatch) -> None:
+    monkeypatch.setattr(recipe, "PARTS", {"first": 10, "second": 20, "third": 30})
+    told, clock = [], iter((0.0, 5.0, 5.0 + 60 * 40))
+    pace = recipe.Pace(told.append, lambda: next(clock))
+    pace.done("first", whole=False)  # it was there already, or half of it
+    pace.done("second")
+    assert told[1:] == [
+        "first: done; about 50 minutes are left at this pace.",
+        "second: done; about 60 minutes are left at this pace.",  # twice as slow
+    ]
+
+
+def test_the_recipe_takes_no_settings(tmp_path, capsys) -> None:
+    assert command_line.main(["drawn", "train", "--all", "--output", str(tmp_path), "--pictures", "8"]) == 1
+    assert "leave --pictures" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command_line.main(["drawn", "train", "--output", str(tmp_path)])
