@@ -31,8 +31,10 @@ def parse() -> argparse.Namespace:
 
 
 def wanted(options: argparse.Namespace, motions: Iterable[str]) -> list[Series]:
-    chosen = [s for s in all_series(options.scale) if s.motion in ("imr", *motions)]
-    return [s for s in chosen if not options.series or s.name in options.series]
+    every = [s for s in all_series(options.scale) if s.motion in ("imr", *motions)]
+    chosen = [s for s in every if not options.series or s.name in options.series]
+    needed = {s.baseline for s in chosen}
+    return [s for s in every if s in chosen or s.name in needed]
 
 
 def main() -> int:

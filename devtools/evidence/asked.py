@@ -158,6 +158,8 @@ def all_series(scale: float = 1.0) -> Iterator[Series]:
     )
     yield Series("no_gate", "two people, no gate", tuple(two), gated=False, baseline="plain")
     yield Series("no_regions", "two people, no regions", tuple(map(unplaced, two)), baseline="plain")
+    yield Series("no_regions_three", "three people, no regions", tuple(map(unplaced, three)))
+    yield Series("no_regions_four", "four people, no regions", tuple(map(unplaced, four)))
     for count, asked in (("two", two), ("three", three), ("four", four)):
         places = tuple(map(found, asked))
         yield Series(f"found_{count}", f"{count} people, places found by themselves", places, placement="automatic")
