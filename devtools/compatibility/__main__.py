@@ -41,9 +41,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         command.add_argument("output", type=Path, help="a folder for models and results; 8 GB with all packs")
     for command in (matrix, endure_):
         command.add_argument("--comfyui", type=Path, required=True, help="the ComfyUI to try it in")
+        command.add_argument(
+            "--small", action="store_true", help="on a small base with random weights, for slow machines"
+        )
     endure_.add_argument("--runs", type=int, default=RUNS, help="default: %(default)s")
     matrix.add_argument("--pack", type=Path, nargs="*", default=[], help="checkouts of other packs")
-    matrix.add_argument("--small", action="store_true", help="on a small base with random weights, for slow machines")
     matrix.add_argument(
         "--only", nargs="*", metavar="TEXT", help="combinations with one of these texts in their name, anew"
     )
@@ -95,11 +97,12 @@ def try_some(
 
 
 def run_endurance(options: argparse.Namespace) -> int:
-    models.fill(options.output / "models", [])
+    base = models.SMALL if options.small else None
+    models.fill(options.output / "models", [base] if base else [])
     models.write_faces(options.output / "faces")
     for people in (True, False):
         with host(options.comfyui, options.output) as running:
-            endure(running, people, options.runs).write(options.output)
+            endure(running, people, options.runs, base).write(options.output)
     return 0
 
 

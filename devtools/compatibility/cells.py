@@ -17,12 +17,14 @@ Patch = Callable[[Scene, Link], Link]
 class Combination:
     """``orders``: the same with DynamicID in each place that it can have; in a scene without people, without it.
 
-    ``plain``: the same picture without what is tried. ``pack``: whose nodes are needed, "" for the host's own. ``base``: the only
-    one that it can be tried on. ``notes``: by order, why it does not work, where it does not."""
+    ``plain``: the same picture without what is tried. ``second``: of second passes over that picture, the order in which the
+    pass itself has nobody; what faces do in the other orders is measured against it. ``pack``: whose nodes are needed, "" for the
+    host's own. ``base``: the only one that it can be tried on. ``notes``: by order, why it does not work, where it does not."""
 
     name: str
     orders: dict[str, Build]
     plain: Build = lambda scene: scene.sample(scene.faces(scene.model))
+    second: str = ""
     pack: str = ""
     frames: int = 1
     base: Base | None = None

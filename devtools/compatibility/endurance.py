@@ -19,6 +19,7 @@ import numpy as np
 from environment import SetupError
 
 from .hosts import Host
+from .models import Base
 from .scene import Scene
 
 RUNS, BLOCK = 200, 10
@@ -30,11 +31,12 @@ EVENTS = 12  # nodes and steps that have begun when a run is interrupted, at mos
 
 @dataclass
 class Endured:
-    """``states``: the probe's answer after each block; ``interrupted``: runs that ended so; ``same_bits``: of the first picture
-    and the same made again at the end."""
+    """``base``: on which, "" for the drawn world's; ``states``: the probe's answer after each block; ``interrupted``: runs that
+    ended so; ``same_bits``: of the first picture and the same made again at the end."""
 
     version: str
     people: bool
+    base: str = ""
     runs: int = 0
     interrupted: int = 0
     same_bits: bool = False
@@ -61,14 +63,14 @@ class Endured:
         return [cls(**json.loads(path.read_text("utf-8"))) for path in paths]
 
 
-def endure(host: Host, people: bool, runs: int = RUNS) -> Endured:
+def endure(host: Host, people: bool, runs: int = RUNS, base: Base | None = None) -> Endured:
     """Queue these runs; the same ones with and without people."""
     draw, begun = random.Random(0), time.monotonic()
-    endured = Endured(host.version, people)
-    reference = _scene(people, (0, 1), (128, 64), 1, "first")
+    endured = Endured(host.version, people, base.about if base else "")
+    reference = _scene(people, base, (0, 1), (128, 64), 1, "first")
     first = host.run(reference, "first")
     for number in range(1, runs + 1):
-        scene = _scene(people, draw.choice(CASTS), draw.choice(SIZES), draw.randrange(1000), "picture")
+        scene = _scene(people, base, draw.choice(CASTS), draw.choice(SIZES), draw.randrange(1000), "picture")
         stop_at = draw.randint(1, EVENTS) if draw.random() < INTERRUPTED else 0
         endured.interrupted += _is_interrupted(host, scene, stop_at)
         endured.runs = number
@@ -83,8 +85,10 @@ def endure(host: Host, people: bool, runs: int = RUNS) -> Endured:
     return endured
 
 
-def _scene(people: bool, cast: tuple[int, ...], size: tuple[int, int], seed: int, name: str) -> Scene:
-    scene = Scene(people=people)
+def _scene(
+    people: bool, base: Base | None, cast: tuple[int, ...], size: tuple[int, int], seed: int, name: str
+) -> Scene:
+    scene = Scene(base=base, people=people)
     latent = scene.link("EmptyLatentImage", width=size[0], height=size[1], batch_size=1)
     scene.keep(scene.decode(scene.sample(scene.faces(scene.model, *cast), seed=seed, latent_image=latent)), name)
     return scene

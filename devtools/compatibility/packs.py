@@ -15,6 +15,7 @@ SECOND = {"steps": 2, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal"
 ONE_PERSON = "a drawing of one person, blue background"
 IN_PICTURE = "in the picture alone; the second pass has the model without"
 EVERYBODY = "everybody in the model of the second pass too"
+MAPPED = "everybody in the second pass too, through Regions for Tiles"
 ONE_EACH = "in the second pass, the one person whose crop it is"
 
 
@@ -47,10 +48,13 @@ def detailed(scene: Scene, model: Link) -> Link:
     )  # fmt: skip
 
 
-def upscaled(scene: Scene, model: Link) -> Link:
-    """The enlarged picture in tiles of 128 px by Ultimate SD Upscale."""
+def upscaled(scene: Scene, model: Link, mapped: bool = False) -> Link:
+    """The enlarged picture in tiles of 128 px by Ultimate SD Upscale; ``mapped``: people keep their places in them."""
+    positive = scene.text(ONE_PERSON)
+    if mapped:
+        positive = scene.link("DynamicIDTileRegions", conditioning=positive)
     return scene.link(
-        "UltimateSDUpscaleNoUpscale", upscaled_image=picture(scene), model=model, positive=scene.text(ONE_PERSON),
+        "UltimateSDUpscaleNoUpscale", upscaled_image=picture(scene), model=model, positive=positive,
         negative=scene.negative, vae=scene.vae, tile_width=128, tile_height=128, tile_padding=16, **SECOND, **scene.again,
     )  # fmt: skip
 
@@ -83,6 +87,7 @@ PACKS = (
             ONE_EACH: lambda scene: detailed(scene, scene.faces(scene.model, 1)),
         },
         picture,
+        second=IN_PICTURE,
         pack=IMPACT,
     ),
     Combination(
@@ -90,8 +95,10 @@ PACKS = (
         {
             IN_PICTURE: lambda scene: upscaled(scene, scene.model),
             EVERYBODY: lambda scene: upscaled(scene, scene.faces(scene.model)),
+            MAPPED: lambda scene: upscaled(scene, scene.faces(scene.model), mapped=True),
         },
         picture,
+        second=IN_PICTURE,
         pack=ULTIMATE,
     ),
     Combination("TiledDiffusion, MultiDiffusion", on_model(tiled("MultiDiffusion")), pack=TILED),

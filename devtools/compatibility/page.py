@@ -33,12 +33,13 @@ pictures look like.
 | runs | no node failed |
 | same bits | three times the same latent or picture, in all its bits: sampled, sampled again with the same objects, and after models and results had been thrown out |
 | untouched | the models and prompts that were handed in, sampled again afterwards, give the bits that they gave before: the model as it was loaded, the one with faces alone, the one with the other node alone |
-| faces | how much the picture changes by faces, with the other node over without it: 1 is as much; below {ACTS} counts as silently off. Second passes begin with a picture that faces have changed already, so of them it does not tell whether faces act in the second pass too |
+| faces | how much the picture changes by faces, with the other node over without it: 1 is as much; below {ACTS} counts as silently off. About a half is as much where half of the picture is sampled (inpainting) or where the prompts weigh 2 in all instead of 4 (dual CFG). Second passes begin with a picture that faces have changed already: of them, how much the faces in the pass change what it gives, over how much the pass without faces changes the picture; none where the pass has no faces |
 | other | how much the other node changes the picture with faces, over the spread of its values; 0 would be silently off |
 """
 NOT_ENDURED = (
     "## For a long time\n\nNot measured yet: the script for it is there, but has not been run from beginning to end.\n"
 )
+DRAWN_BASE = "the drawn world's base"
 MARKS = {True: "yes", False: "**no**"}
 
 
@@ -77,7 +78,7 @@ def bases(results: MatrixResults) -> Iterator[str]:
     """Which base models were used for what."""
     used: dict[str, dict[str, None]] = {}
     for tried in results.tried:
-        used.setdefault(tried.base or "the drawn world's base", {})[tried.name] = None
+        used.setdefault(tried.base or DRAWN_BASE, {})[tried.name] = None
     for base, names in used.items():
         yield f"On {base}: {'all' if len(used) == 1 else ', '.join(names)}.\n"
 
@@ -86,7 +87,8 @@ def row(tried: Tried) -> str:
     if tried.error:
         cells = ["**no**", "", "", "", ""]
     else:
-        cells = ["yes", MARKS[tried.same_bits], MARKS[tried.untouched], f"{tried.faces:.2f}", f"{tried.other:.3f}"]
+        faces = "none" if tried.faces is None else f"{tried.faces:.2f}"
+        cells = ["yes", MARKS[tried.same_bits], MARKS[tried.untouched], faces, f"{tried.other:.3f}"]
     return f"| {' | '.join([tried.name, tried.order or 'only one', *cells])} |"
 
 
@@ -117,7 +119,7 @@ def _seen(tried: Tried) -> str:
         return "other bits when it is made again."
     if not tried.untouched:
         return "what was handed in gives other bits afterwards."
-    return "faces do not show." if tried.faces < ACTS else "the other node does not show."
+    return "the other node does not show." if tried.shows else "faces do not show."
 
 
 # --- endurance ------------------------------------------------------------------------------------------------------
@@ -132,6 +134,7 @@ def endurance_part(endured: list[Endured]) -> Iterator[str]:
         "memory of the server's process then, when garbage was collected and the C library has given back what it can. The same "
         "runs without this pack's nodes show what the host's own allocator does.\n"
     )
+    yield f"On {' and '.join(dict.fromkeys(found.base or DRAWN_BASE for found in endured))}.\n"
     yield "| ComfyUI | people | runs | interrupted | MB after the first ten | at the end | growth | same seed, same bits | left over |"
     yield "|---|---|---|---|---|---|---|---|---|"
     yield from map(endured_row, endured)

@@ -15,14 +15,15 @@ from .scene import Scene
 
 Found = np.ndarray | str  # what a scene kept, or an error
 Known = dict[str, Found]  # by graph, what was seen of it
-ACTS = 0.2  # how much faces change, over what they change without the other node; less counts as silently off
+ACTS = 0.2  # ``Tried.faces``; less counts as silently off
 
 
 @dataclass
 class Tried:
     """What was seen of one combination in one order. ``base``: on which, "" for the drawn
-    world's. ``faces``: mean change by faces with the other node, over that without it;
-    ``other``: mean change by the other node with faces, over the spread of the values."""
+    world's. ``faces``: mean change by faces with the other node, over that without it; of a second pass, mean change by faces
+    in the pass alone, over that by the pass without them, and None where it has none. ``other``: mean change by the other node
+    with faces, over the spread of the values."""
 
     name: str
     order: str
@@ -32,13 +33,18 @@ class Tried:
     alone: bool = False  # whether the error is there without DynamicID too
     same_bits: bool = False
     untouched: bool = False
-    faces: float = 0.0
+    faces: float | None = 0.0
     other: float = 0.0
     log: list[str] = field(default_factory=list)
 
     @property
     def works(self) -> bool:
-        return not self.error and self.same_bits and self.untouched and self.faces >= ACTS and self.other > 0
+        return not self.error and self.same_bits and self.untouched and self.shows and self.other > 0
+
+    @property
+    def shows(self) -> bool:
+        """Whether faces do what they should."""
+        return self.faces is None or self.faces >= ACTS
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -82,6 +88,8 @@ class Trial:
             found = Tried(self.combination.name, order, self.combination.pack, base, log=self.log)
             handed = [self.upstream[name] for name in ("plain", "faces", self._handed[2 + number])]
             tried.append(_judge(found, rounds, handed))
+            if (second := self.combination.second) and not tried[-1].error:
+                tried[-1].faces = _in_second_pass(rounds[0], self.rounds[second][0], handed[1][0])
         return tried
 
     @property
@@ -122,6 +130,14 @@ def _judge(tried: Tried, rounds: list[Found], upstream: list[tuple[Found, Found]
     tried.faces = by_faces / alone if alone else 0.0
     tried.other = _change(rounds[0], faces) / float(faces.std())
     return tried
+
+
+def _in_second_pass(found: Found, without: Found, picture: Found) -> float | None:
+    """What faces in a second pass change, over what the pass changes ``without`` them; None where it is the one without them."""
+    if isinstance(found, str) or isinstance(without, str) or isinstance(picture, str) or found is without:
+        return None
+    by_pass = _change(without, picture)
+    return _change(found, without) / by_pass if by_pass else 0.0
 
 
 def _change(a: np.ndarray, b: np.ndarray) -> float:

@@ -71,6 +71,26 @@ def test_what_is_spoilt_does_not_work(spoil, field: str) -> None:
     assert not getattr(found, field)
 
 
+def test_faces_of_a_second_pass_are_measured_against_the_pass_without_them() -> None:
+    orders = {
+        "without": lambda scene: scene.link("Refine", image=scene.faces(scene.model), model=scene.model),
+        "with": lambda scene: scene.link("Refine", image=scene.faces(scene.model), model=scene.faces(scene.model)),
+    }
+    plain = lambda scene: scene.sample(scene.faces(scene.model))  # noqa: E731
+    refined = Combination("Refine", orders, plain, second="without")
+
+    def changed(acts: float):
+        by_pass = {"both0": 2.0, "both1": 2.0 + acts}
+        return lambda name, scene, count, value: value + by_pass.get(name, 0.0)
+
+    for acts, works in ((1.0, True), (0.1, False)):
+        trial = Trial(refined, None, FakeHost(changed(acts)), {})
+        trial.begin()
+        without, found = trial.end()
+        assert without.faces is None and without.works
+        assert found.faces == pytest.approx(acts / 2) and found.works is works
+
+
 def test_an_error_is_told_and_whether_it_is_there_without_faces() -> None:
     def fail(where: str):
         def changed(name, scene, count, value):
