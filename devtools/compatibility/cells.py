@@ -18,13 +18,15 @@ class Combination:
     """``orders``: the same with DynamicID in each place that it can have; in a scene without people, without it.
 
     ``plain``: the same picture without what is tried. ``second``: of second passes over that picture, the order in which the
-    pass itself has nobody; what faces do in the other orders is measured against it. ``pack``: whose nodes are needed, "" for the
-    host's own. ``base``: the only one that it can be tried on. ``notes``: by order, why it does not work, where it does not."""
+    pass itself has nobody; what faces do in the other orders is measured against it. ``alters``: whether what is tried changes
+    the picture at all. ``pack``: whose nodes are needed, "" for the host's own. ``base``: the only one that it can be tried on.
+    ``notes``: by order, why it does not work, where it does not."""
 
     name: str
     orders: dict[str, Build]
     plain: Build = lambda scene: scene.sample(scene.faces(scene.model))
     second: str = ""
+    alters: bool = True
     pack: str = ""
     frames: int = 1
     base: Base | None = None
@@ -116,7 +118,10 @@ def masked_prompts(scene: Scene) -> Link:
     return scene.sample(scene.faces(scene.model), positive=positive)
 
 
-WINDOWS = node("ContextWindowsManual", context_length=2, context_overlap=1, dim=0)
+def windows(dimension: int, length: int, overlap: int) -> Patch:
+    return node("ContextWindowsManual", context_length=length, context_overlap=overlap, dim=dimension)
+
+
 HOST = (
     Combination("LoRA", on_model(with_lora)),
     Combination("ControlNet", {"": controlled}),
@@ -135,6 +140,8 @@ HOST = (
     Combination("Inpainting, InpaintModelConditioning", {"": inpainted_by_conditioning}),
     Combination("Prompts with masks", {"": masked_prompts}),
     Combination("Hooks (a LoRA on one prompt)", {"": hooked}),
-    Combination("Context windows of two, three frames", on_model(WINDOWS), frames=3),
+    Combination("Context windows over width", on_model(windows(3, 10, 4))),
+    # Frames know nothing of one another where no motion module joins them.
+    Combination("Context windows of two, three frames", on_model(windows(0, 2, 1)), frames=3, alters=False),
 )
 COMPILED = Combination("torch.compile", on_model(node("TorchCompileModel", backend="inductor")))

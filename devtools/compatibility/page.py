@@ -34,7 +34,7 @@ pictures look like.
 | same bits | three times the same latent or picture, in all its bits: sampled, sampled again with the same objects, and after models and results had been thrown out |
 | untouched | the models and prompts that were handed in, sampled again afterwards, give the bits that they gave before: the model as it was loaded, the one with faces alone, the one with the other node alone |
 | faces | how much the picture changes by faces, with the other node over without it: 1 is as much; below {ACTS} counts as silently off. About a half is as much where half of the picture is sampled (inpainting) or where the prompts weigh 2 in all instead of 4 (dual CFG). Second passes begin with a picture that faces have changed already: of them, how much the faces in the pass change what it gives, over how much the pass without faces changes the picture; none where the pass has no faces |
-| other | how much the other node changes the picture with faces, over the spread of its values; 0 would be silently off |
+| other | how much the other node changes the picture with faces, over the spread of its values; 0 would be silently off, except for the host's windows over frames, which know nothing of one another here |
 """
 NOT_ENDURED = (
     "## For a long time\n\nNot measured yet: the script for it is there, but has not been run from beginning to end.\n"

@@ -25,12 +25,15 @@ SAMPLER = {"cfg": GUIDANCE, "sampler_name": "euler", "scheduler": "normal", "den
 
 class Scene:
     """A graph that grows. ``frames``: how many pictures are sampled together; ``base``: in place of the drawn world's;
-    ``people``: whether :meth:`faces` puts anybody into a model."""
+    ``people``: whether :meth:`faces` puts anybody into a model; ``title``: scenes with other titles share no Apply DynamicID,
+    which warns once."""
 
-    def __init__(self, frames: int = 1, base: Base | None = None, people: bool = True, round_: int = 0) -> None:
+    def __init__(
+        self, frames: int = 1, base: Base | None = None, people: bool = True, round_: int = 0, title: str = ""
+    ) -> None:
         self.nodes: dict[str, dict] = {}
         self.kept: dict[str, Link] = {}
-        self.frames, self.base, self.people, self.round = frames, base, people, round_
+        self.frames, self.base, self.people, self.round, self.title = frames, base, people, round_, title
 
     def node(self, kind: str, **inputs: Any) -> str:
         """The number of the node of this type with these inputs."""
@@ -137,7 +140,7 @@ class Scene:
             return model
         return self.link(
             "DynamicIDApply", model=model, dynamicid=self.weights, cast=self.cast(*(people or (0, 1))),
-            gate_threshold=world.GATE_THRESHOLD, layout_strength=world.LAYOUT_STRENGTH,
+            gate_threshold=world.GATE_THRESHOLD, layout_strength=world.LAYOUT_STRENGTH, title=self.title,
         )  # fmt: skip
 
     # --- sampling -------------------------------------------------------------------------------------------------
@@ -152,7 +155,7 @@ class Scene:
 
     @property
     def again(self) -> dict[str, int]:
-        """An input that no node has: the host passes over it, but takes a node with another one for another node."""
+        """An input that no node has, as ``title``: the host passes over it, but takes a node with another one for another node."""
         return {"round": self.round}
 
     def decode(self, latent: Link) -> Link:

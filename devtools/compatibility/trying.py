@@ -23,7 +23,7 @@ class Tried:
     """What was seen of one combination in one order. ``base``: on which, "" for the drawn
     world's. ``faces``: mean change by faces with the other node, over that without it; of a second pass, mean change by faces
     in the pass alone, over that by the pass without them, and None where it has none. ``other``: mean change by the other node
-    with faces, over the spread of the values."""
+    with faces, over the spread of the values; ``alters``: whether there should be any."""
 
     name: str
     order: str
@@ -35,11 +35,14 @@ class Tried:
     untouched: bool = False
     faces: float | None = 0.0
     other: float = 0.0
+    alters: bool = True
     log: list[str] = field(default_factory=list)
 
     @property
     def works(self) -> bool:
-        return not self.error and self.same_bits and self.untouched and self.shows and self.other > 0
+        return (
+            not self.error and self.same_bits and self.untouched and self.shows and (self.other > 0 or not self.alters)
+        )
 
     @property
     def shows(self) -> bool:
@@ -52,7 +55,7 @@ class Tried:
 
 def scene_of(combination: Combination, base: Base | None, round_: int) -> Scene:
     """All of a combination in one graph: without anything, with faces, with the other node, with both in each order."""
-    scene = Scene(combination.frames, combination.base or base, round_=round_)
+    scene = Scene(combination.frames, combination.base or base, round_=round_, title=combination.name)
     for people in (False, True):
         scene.people = people
         scene.keep(combination.plain(scene), "faces" if people else "plain")
@@ -85,7 +88,9 @@ class Trial:
         self._sample(scene_of(self.combination, self.base, 2))
         tried, base = [], getattr(self.combination.base or self.base, "about", "")
         for number, (order, rounds) in enumerate(self.rounds.items()):
-            found = Tried(self.combination.name, order, self.combination.pack, base, log=self.log)
+            found = Tried(
+                self.combination.name, order, self.combination.pack, base, alters=self.combination.alters, log=self.log
+            )
             handed = [self.upstream[name] for name in ("plain", "faces", self._handed[2 + number])]
             tried.append(_judge(found, rounds, handed))
             if (second := self.combination.second) and not tried[-1].error:

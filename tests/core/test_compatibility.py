@@ -31,7 +31,7 @@ class FakeHost:
     def run(self, scene: Scene, name: str, stop_at: int = 0) -> np.ndarray:
         text = scene.as_text(name)
         self.asked.append((name, scene.round))
-        value = np.arange(4.0) + ("Apply" in text) * 1.0 + ("FreeU" in text) * 0.5
+        value = np.arange(4.0) + ("Apply" in text) * 1.0 + ("FreeU_V2" in text) * 0.5
         return self.changed(name, scene, len(self.asked), value)
 
     def free(self) -> None:
