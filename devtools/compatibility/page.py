@@ -10,6 +10,7 @@ from .packs import ALL
 from .results import MatrixResults
 from .trying import ACTS, Tried
 
+VERSIONS = "versions.md"  # the table of devtools/versions.py, in the folder with results
 HEAD = f"""# DynamicID beside other nodes and packs
 
 Written by `devtools/compatibility`, which tries all that it knows of in a real ComfyUI, through its HTTP API; what has not been
@@ -17,6 +18,7 @@ tried yet is named below each table:
 
     python devtools/compatibility matrix OUTPUT --comfyui COMFYUI --pack PACK [PACK ...]
     python devtools/compatibility endure OUTPUT --comfyui COMFYUI
+    python devtools/versions.py --comfyui COMFYUI [COMFYUI ...] -o OUTPUT/{VERSIONS}
     python devtools/compatibility page OUTPUT
 
 ## How it was tried
@@ -40,6 +42,11 @@ NOT_ENDURED = (
     "## For a long time\n\nNot measured yet: the script for it is there, but has not been run from beginning to end.\n"
 )
 DRAWN_BASE = "the drawn world's base"
+VERSIONS_HEAD = """## Pythons, NumPys and ComfyUIs
+
+What `devtools/versions.py` ran: tests of the core (`CORE` in it) with each Python and NumPy, tests in the host (`HOST`) with each
+ComfyUI.
+"""
 MARKS = {True: "yes", False: "**no**"}
 
 
@@ -48,6 +55,8 @@ def write_page(path: Path, folder: Path) -> None:
     parts = [HEAD, *("\n".join(matrix_part(results)) for results in MatrixResults.read_all(folder))]
     endured = Endured.read_all(folder)
     parts.append("\n".join(endurance_part(endured)) if endured else NOT_ENDURED)
+    if (folder / VERSIONS).is_file():
+        parts.append(f"{VERSIONS_HEAD}\n{(folder / VERSIONS).read_text('utf-8')}")
     path.write_text("\n".join(parts), "utf-8")
 
 
@@ -62,7 +71,7 @@ def matrix_part(results: MatrixResults) -> Iterator[str]:
         return
     if results.packs:
         named = (f"{name} ({commit})" if commit else name for name, commit in sorted(results.packs.items()))
-        yield f"Packs that were loaded: {', '.join(named)}.\n"
+        yield f"Packs, each loaded at least where its rows were tried: {', '.join(named)}.\n"
     yield from bases(results)
     yield "| with | order | runs | same bits | untouched | faces | other |"
     yield "|---|---|---|---|---|---|---|"
@@ -88,8 +97,12 @@ def row(tried: Tried) -> str:
         cells = ["**no**", "", "", "", ""]
     else:
         faces = "none" if tried.faces is None else f"{tried.faces:.2f}"
-        cells = ["yes", MARKS[tried.same_bits], MARKS[tried.untouched], faces, f"{tried.other:.3f}"]
+        cells = ["yes", MARKS[tried.same_bits], MARKS[tried.untouched], faces, _shown(tried.other)]
     return f"| {' | '.join([tried.name, tried.order or 'only one', *cells])} |"
+
+
+def _shown(other: float) -> str:
+    return f"{other:.3f}" if other == 0 or other >= 0.001 else f"{other:.0e}"
 
 
 def notes(results: MatrixResults) -> Iterator[str]:
@@ -131,7 +144,8 @@ def endurance_part(endured: list[Endured]) -> Iterator[str]:
     yield (
         f"{most} queued runs in one server (of {RUNS} that the script queues), with changing people, sizes and seeds; a tenth "
         f"is interrupted somewhere, and after every {BLOCK} runs models and results are thrown out (`/free`). Measured is the "
-        "memory of the server's process then, when garbage was collected and the C library has given back what it can. The same "
+        "memory of the server's process then (its own, also what was swapped out), when garbage was collected and the C library has "
+        "given back what it can. The same "
         "runs without this pack's nodes show what the host's own allocator does.\n"
     )
     yield f"On {' and '.join(dict.fromkeys(found.base or DRAWN_BASE for found in endured))}.\n"

@@ -1,6 +1,6 @@
 """For ComfyUIs that the compatibility scripts start, as a custom node: keeps values as they are, and tells the process's state.
 
-``GET /compatibility/state`` collects garbage, gives free memory back to the system and tells: bytes in memory; threads and open
+``GET /compatibility/state`` collects garbage, gives free memory back to the system and tells: bytes of its own memory; threads and open
 files; living objects of the pack that belong to a sampling run; functions of the host that somebody replaced.
 """
 
@@ -85,13 +85,23 @@ def give_back() -> None:
         trim(0)
 
 
+def own_memory(process: psutil.Process) -> int:
+    """Bytes that are this process's alone, also those that the system has swapped out; on Linux without mapped files, of which
+    the system keeps in memory what it likes."""
+    rollup = Path("/proc/self/smaps_rollup")
+    if not rollup.exists():
+        return process.memory_full_info().uss
+    sizes = dict(line.split(":") for line in rollup.read_text().splitlines()[1:])
+    return sum(1024 * int(sizes[name].split()[0]) for name in ("Anonymous", "Swap"))
+
+
 @PromptServer.instance.routes.get("/compatibility/state")
 async def state(request: web.Request) -> web.Response:
     give_back()
     process = psutil.Process()
     return web.json_response(
         {
-            "memory": process.memory_info().rss,
+            "memory": own_memory(process),
             "threads": sorted(thread.name for thread in threading.enumerate()),
             "native_threads": process.num_threads(),
             "files": sorted(found.path for found in process.open_files()),

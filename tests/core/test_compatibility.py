@@ -138,6 +138,7 @@ def test_the_page_tells_what_was_found(tmp_path: Path) -> None:
     endured = endure(FakeHost(), people=True, runs=20)
     endured.states[-1] |= {"memory": 103, "threads": ["main", "forgotten"]}
     endured.write(tmp_path)
+    (tmp_path / "versions.md").write_text("| Python | tests |\n")
     write_page(tmp_path / "page.md", tmp_path)
     page = (tmp_path / "page.md").read_text("utf-8")
     assert f"| FreeU | {FIRST} | yes | yes | yes | 1.00 |" in page
@@ -145,6 +146,7 @@ def test_the_page_tells_what_was_found(tmp_path: Path) -> None:
     assert "fails without DynamicID too: `A node: broken here`" in page
     assert page.index("ComfyUI 1.2.3") < page.index("ComfyUI 0.9.0") and "`DynamicID needs more.`" in page
     assert "| 1.2.3 | with | 20 |" in page and "+3.0% | yes | threads: forgotten |" in page
+    assert page.endswith("| Python | tests |\n")
 
 
 def test_endurance_interrupts_and_goes_on() -> None:
