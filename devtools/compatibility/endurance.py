@@ -44,9 +44,13 @@ class Endured:
     states: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def growth(self) -> float:
-        """Memory after the last block, over that after the first, less one."""
-        return self.states[-1]["memory"] / self.states[0]["memory"] - 1
+    def half(self) -> int:
+        """The number of the block in the middle."""
+        return (len(self.states) - 1) // 2
+
+    def growth(self, since: int = 0) -> float:
+        """Memory after the last block, over that after another one (the first), less one."""
+        return self.states[-1]["memory"] / self.states[since]["memory"] - 1
 
     def left(self, what: str) -> list[str]:
         """Threads, files or replaced functions that were not there after the first block."""

@@ -149,14 +149,14 @@ def endurance_part(endured: list[Endured]) -> Iterator[str]:
         "runs without this pack's nodes show what the host's own allocator does.\n"
     )
     yield f"On {' and '.join(dict.fromkeys(found.base or DRAWN_BASE for found in endured))}.\n"
-    yield "| ComfyUI | people | runs | interrupted | MB after the first ten | at the end | growth | same seed, same bits | left over |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| ComfyUI | people | runs | interrupted | MB after the first ten | half way | at the end | growth since the first ten | since half way | same seed, same bits | left over |"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     yield from map(endured_row, endured)
     yield ""
 
 
 def endured_row(found: Endured) -> str:
-    first, last = (found.states[place]["memory"] / 2**20 for place in (0, -1))
+    memory = [found.states[place]["memory"] / 2**20 for place in (0, found.half, -1)]
     left = [
         f"{what}: {', '.join(map(str, names))}"
         for what in ("threads", "files", "replaced")
@@ -165,9 +165,8 @@ def endured_row(found: Endured) -> str:
     left += [f"{count} {name}" for name, count in found.states[-1]["living"].items()]
     people = "with" if found.people else "without"
     numbers = [
-        f"{first:.0f}",
-        f"{last:.0f}",
-        f"{100 * found.growth:+.1f}%",
+        *(f"{size:.0f}" for size in memory),
+        *(f"{100 * found.growth(since):+.1f}%" for since in (0, found.half)),
         MARKS[found.same_bits],
         "; ".join(left) or "nothing",
     ]

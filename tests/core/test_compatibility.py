@@ -145,7 +145,7 @@ def test_the_page_tells_what_was_found(tmp_path: Path) -> None:
     assert f"**FreeU, {LAST}**: faces do not show." in page
     assert "fails without DynamicID too: `A node: broken here`" in page
     assert page.index("ComfyUI 1.2.3") < page.index("ComfyUI 0.9.0") and "`DynamicID needs more.`" in page
-    assert "| 1.2.3 | with | 20 |" in page and "+3.0% | yes | threads: forgotten |" in page
+    assert "| 1.2.3 | with | 20 |" in page and "+3.0% | +3.0% | yes | threads: forgotten |" in page
     assert page.endswith("| Python | tests |\n")
 
 
@@ -160,7 +160,7 @@ def test_endurance_interrupts_and_goes_on() -> None:
     endured = endure(host, people=True, runs=40)
     assert endured.runs == 40 and 0 < endured.interrupted < 20 and endured.same_bits
     assert host.freed == len(endured.states) == 4
-    assert endured.growth == 0 and Endured.read_all(Path("/nowhere")) == []
+    assert endured.growth() == 0 and Endured.read_all(Path("/nowhere")) == []
 
 
 def test_stand_ins_of_other_packs_have_the_shapes_of_their_base() -> None:
