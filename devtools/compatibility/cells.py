@@ -20,7 +20,7 @@ class Combination:
     ``plain``: the same picture without what is tried. ``second``: of second passes over that picture, the order in which the
     pass itself has nobody; what faces do in the other orders is measured against it. ``alters``: whether what is tried changes
     the picture at all. ``pack``: whose nodes are needed, "" for the host's own. ``base``: the only one that it can be tried on.
-    ``notes``: by order, why it does not work, where it does not."""
+    ``notes``: by order, what does not work, also what the numbers do not show."""
 
     name: str
     orders: dict[str, Build]

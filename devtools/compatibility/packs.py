@@ -89,6 +89,10 @@ PACKS = (
         picture,
         second=IN_PICTURE,
         pack=IMPACT,
+        notes={
+            EVERYBODY: "the places of both people are laid over the crop, so that faces land on the wrong ones. Give it the model "
+            "with the person whose crop it is, or SEGS of **People for Detailer**."
+        },
     ),
     Combination(
         "Ultimate SD Upscale",
@@ -100,6 +104,10 @@ PACKS = (
         picture,
         second=IN_PICTURE,
         pack=ULTIMATE,
+        notes={
+            EVERYBODY: "the places of both people are laid over each tile, so that faces land on the wrong ones. Put **Regions for "
+            "Tiles** between prompt and upscaler, as in the next row."
+        },
     ),
     Combination("TiledDiffusion, MultiDiffusion", on_model(tiled("MultiDiffusion")), pack=TILED),
     Combination("TiledDiffusion, Mixture of Diffusers", on_model(tiled("Mixture of Diffusers")), pack=TILED),

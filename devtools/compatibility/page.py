@@ -75,9 +75,10 @@ def matrix_part(results: MatrixResults) -> Iterator[str]:
     yield from bases(results)
     yield "| with | order | runs | same bits | untouched | faces | other |"
     yield "|---|---|---|---|---|---|---|"
-    yield from map(row, results.tried)
+    tried = sorted(results.tried, key=_position)
+    yield from map(row, tried)
     yield ""
-    yield from notes(results)
+    yield from notes(tried)
     missing = [c.name for c in ALL if not results.has(c.name)]
     if missing:
         yield f"Not tried yet in this host: {'; '.join(missing)}.\n"
@@ -105,26 +106,34 @@ def _shown(other: float) -> str:
     return f"{other:.3f}" if other == 0 or other >= 0.001 else f"{other:.0e}"
 
 
-def notes(results: MatrixResults) -> Iterator[str]:
+def _position(tried: Tried) -> tuple[int, int]:
+    """Rows come in the order in which combinations are tried."""
+    place, combination = next((place, c) for place, c in enumerate(ALL) if c.name == tried.name)
+    return place, list(combination.orders).index(tried.order)
+
+
+def notes(rows: list[Tried]) -> Iterator[str]:
     """What does not work and why, and what the pack says in the log where it does."""
     known = {c.name: c.notes for c in ALL}
-    failed = [tried for tried in results.tried if not tried.works]
-    if failed:
-        yield "What does not work:\n"
-    for tried in failed:
-        why = known[tried.name].get(tried.order) or _seen(tried)
+    limits = [(tried, known[tried.name].get(tried.order) or _seen(tried)) for tried in rows]
+    limits = [(tried, why) for tried, why in limits if why]
+    yield "What does not work:\n" if limits else "Nothing was found that does not work.\n"
+    for tried, why in limits:
         yield f"- **{tried.name}{', ' + tried.order if tried.order else ''}**: {why}"
-    if failed:
+    if limits:
         yield ""
-    said = [(tried.name, line) for tried in results.tried for line in tried.log]
+    said = [(tried.name, line) for tried in rows for line in tried.log]
     if said:
-        yield "What the pack says in the log:\n"
+        yield "What the pack says in the log (of second passes it says more where the first is sampled in the same run; here it was not):\n"
         for name, line in dict.fromkeys(said):
             yield f"- {name}: `{line}`"
         yield ""
 
 
 def _seen(tried: Tried) -> str:
+    """What the numbers say against it; "" where nothing does."""
+    if tried.works:
+        return ""
     if tried.error:
         where = "fails without DynamicID too" if tried.alone else "fails with DynamicID"
         return f"{where}: `{' '.join(tried.error.split())}`"
