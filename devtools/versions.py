@@ -159,11 +159,25 @@ def _counts(results: Path) -> dict[str, int]:
     return {"passed": passed, "failed": of["failures"], "errors": of["errors"], "skipped": of["skipped"]}
 
 
-def table(rows: Sequence[Row]) -> str:
-    """What ran, in Markdown."""
+def table(rows: Sequence[Row], kept: Sequence[Sequence[str]] = ()) -> str:
+    """What ran, in Markdown, after rows that are kept."""
     head = ["Python", *SHOWN, "ComfyUI", "tests"]
-    lines = [head, ["---"] * len(head), *(row.cells() for row in rows)]
+    lines = [head, ["---"] * len(head), *kept, *(row.cells() for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def other_rows(path: Path, wanted: Sequence[Wanted]) -> list[list[str]]:
+    """Cells of a table's rows that are about none of these versions."""
+    lines = path.read_text(encoding="utf-8").splitlines()[2:] if path.is_file() else []
+    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in lines]
+    return [cells for cells in rows if not any(_is_of(cells, one) for one in wanted)]
+
+
+def _is_of(cells: Sequence[str], wanted: Wanted) -> bool:
+    if cells[-2] != _host_version(wanted.comfyui):
+        return False
+    pairs = zip(cells, (wanted.python, wanted.numpy), strict=False)
+    return wanted.comfyui is not None or all(f"{found}.".startswith(f"{asked}.") for found, asked in pairs)
 
 
 def wanted_rows(options: argparse.Namespace) -> Iterator[Wanted]:
@@ -184,15 +198,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--folder", type=Path, default=ROOT / ".versions", help="for environments (default: %(default)s)"
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the table there too")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write the table there too; rows of other versions stay"
+    )
     options, for_pytest = parser.parse_known_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    for wanted in wanted_rows(options):
+    all_wanted, rows = list(wanted_rows(options)), []
+    kept = other_rows(options.output, all_wanted) if options.output else []
+    for wanted in all_wanted:
         rows.append(run(wanted, options.folder, for_pytest))
         print(f"\n{table(rows)}\n", flush=True)
         if options.output:
-            options.output.write_text(table(rows) + "\n", encoding="utf-8")
+            options.output.write_text(table(rows, kept) + "\n", encoding="utf-8")
     left = sum(not row.counts for row in rows)
     print(
         f"{len(rows) - left} of {len(rows)} ran"

@@ -158,14 +158,14 @@ def endurance_part(endured: list[Endured]) -> Iterator[str]:
         "runs without this pack's nodes show what the host's own allocator does.\n"
     )
     yield f"On {' and '.join(dict.fromkeys(found.base or DRAWN_BASE for found in endured))}.\n"
-    yield "| ComfyUI | people | runs | interrupted | MB after the first ten | half way | at the end | growth since the first ten | since half way | same seed, same bits | left over |"
-    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    yield "| ComfyUI | people | runs | interrupted | MB after the first ten | half way | at the end | lowest to highest | growth since the first ten | since half way | same seed, same bits | left over |"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
     yield from map(endured_row, endured)
     yield ""
 
 
 def endured_row(found: Endured) -> str:
-    memory = [found.states[place]["memory"] / 2**20 for place in (0, found.half, -1)]
+    memory = [state["memory"] / 2**20 for state in found.states]
     left = [
         f"{what}: {', '.join(map(str, names))}"
         for what in ("threads", "files", "replaced")
@@ -174,7 +174,8 @@ def endured_row(found: Endured) -> str:
     left += [f"{count} {name}" for name, count in found.states[-1]["living"].items()]
     people = "with" if found.people else "without"
     numbers = [
-        *(f"{size:.0f}" for size in memory),
+        *(f"{memory[place]:.0f}" for place in (0, found.half, -1)),
+        f"{min(memory):.0f} to {max(memory):.0f}",
         *(f"{100 * found.growth(since):+.1f}%" for since in (0, found.half)),
         MARKS[found.same_bits],
         "; ".join(left) or "nothing",

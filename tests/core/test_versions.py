@@ -58,6 +58,17 @@ def test_what_did_not_run_is_never_counted_as_passed(pytest_that, tmp_path, monk
     assert "| 3.9 | 2 |  |  |  | none | not run: there is no Python 3.9 here |" in (tmp_path / "table.md").read_text()
 
 
+def test_rows_of_other_versions_stay(tmp_path):
+    (tmp_path / "comfyui_version.py").write_text('__version__ = "0.33.0"\n')
+    old, new, host = Wanted("3.10", "1.26"), Wanted("3.13", "2"), Wanted("", "", tmp_path)
+    rows = [Row(old, ("3.10.13", "1.26.4", "2.11.0", "1.23", "0.41"), {"passed": 3}), Row(new, why_not="no"), Row(host)]
+    written = tmp_path / "table.md"
+    written.write_text(versions.table(rows) + "\n")
+    assert versions.other_rows(written, [new]) == [rows[0].cells(), rows[2].cells()]
+    assert versions.other_rows(written, [Wanted("3.1", "1.26"), host]) == [rows[0].cells(), rows[1].cells()]
+    assert versions.other_rows(tmp_path / "none.md", [new]) == []
+
+
 def test_rows_are_the_product_and_the_hosts(tmp_path):
     (tmp_path / "comfyui_version.py").write_text('__version__ = "0.33.0"\n')
     options = versions.argparse.Namespace(python=["3.10", "3.13"], numpy=["1.26", "2"], comfyui=[tmp_path])
