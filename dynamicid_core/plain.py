@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import reprlib
 import types
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 from .types import DynamicIDError
 
 LONGEST = 200  # characters of a text that is shown
+DEEPEST = 100  # lists and objects within one another in JSON; how many a parser's stack holds differs between Pythons
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[{]|[\]}]', re.DOTALL)
+_DEEPER = {"[": 1, "{": 1, "]": -1, "}": -1}
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -41,12 +45,15 @@ def parse_json(text: str) -> Any:
     def refuse(name: str) -> NoReturn:
         raise DynamicIDError(f"{name} is no number")
 
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(text):
+        depth += _DEEPER.get(found[0], 0)
+        if depth > DEEPEST:
+            raise DynamicIDError("it is nested too deeply")
     try:
         return json.loads(text, parse_constant=refuse)
     except DynamicIDError:
         raise
-    except RecursionError:
-        raise DynamicIDError("it is nested too deeply") from None
     except ValueError as error:
         raise DynamicIDError(f"it is no JSON: {one_line(str(error))}") from error
 
