@@ -32,8 +32,9 @@ def person_color(number: int) -> Color:
 
 
 def caption_font(width: int, height: int) -> Font:
-    """A font that can be read on a picture of that size."""
-    return cast(Font, ImageFont.load_default(min(max(11, round((width + height) * 0.0225)), LARGEST_LETTERS)))
+    """A font that can be read on a picture of that size, also where a node shows it 300 px wide."""
+    size = max(11, round((width + height) * 0.0225), round(width * 0.037))
+    return cast(Font, ImageFont.load_default(min(size, LARGEST_LETTERS)))
 
 
 def caption_height(lines: int, font: Font) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from .captions import PLATE, Color, Font, caption_font, caption_height, draw_caption, person_color
 from .encode import EncodedFace
@@ -17,7 +18,9 @@ from .scoring import SAME_PERSON, PictureScore
 from .types import Cast, DynamicIDError, Face, Person
 
 PREVIEW_SIZE = 1024  # px of the longer side
+SMALLEST_PREVIEW = 512  # ... at least, so that names can be read on drawings of pictures of 128 px
 LARGEST_DRAWING = 2048  # px of the longer side of a drawn cast, whose pixels take a hundred bytes each
+SHARED_LETTERS = 2.0  # times as large, where several pictures share the room of one in a node
 CHOSEN: Color = (64, 255, 96)
 OTHER: Color = (255, 208, 48)
 ALIKE: Color = (64, 224, 96)
@@ -44,10 +47,15 @@ def _line_width(image: np.ndarray) -> int:
 
 
 def _caption_box(
-    picture: Image.Image, lines: Sequence[str], box: Sequence[float], color: Color, last: Color | None = None
+    picture: Image.Image,
+    lines: Sequence[str],
+    box: Sequence[float],
+    color: Color,
+    last: Color | None = None,
+    scale: float = 1.0,
 ) -> None:
     """Lines under a face's box, or above it where there is no room; the last one may have another colour."""
-    font = caption_font(*picture.size)
+    font = caption_font(round(picture.width * scale), round(picture.height * scale))
     high = caption_height(len(lines), font)
     top = box[3] if box[3] + high <= picture.height else box[1] - high
     draw_caption(picture, lines, box[0], top, color, font, last)
@@ -100,14 +108,17 @@ def draw_encoded(encoded: EncodedFace) -> list[np.ndarray]:
 
 
 def draw_labelled(
-    image: np.ndarray, faces: Sequence[DetectedFace], labels: Mapping[int, tuple[str, Color]]
+    image: np.ndarray, faces: Sequence[DetectedFace], labels: Mapping[int, tuple[str, Color]], scale: float = 1.0
 ) -> np.ndarray:
-    """A copy of the picture with faces boxed, by their number in ``faces``, each with a text, in its colour."""
-    picture, line = Image.fromarray(image), _line_width(image)
+    """A copy of the picture with faces boxed, by their number in ``faces``, each with a text, in its colour.
+
+    ``scale``: of lines and letters, for pictures that are shown small.
+    """
+    picture, line = Image.fromarray(image), round(_line_width(image) * scale)
     for i, (_, color) in labels.items():
         ImageDraw.Draw(picture).rectangle(faces[i].box, outline=color, width=line)
     for i, (text, color) in labels.items():  # over all boxes
-        _caption_box(picture, [text], faces[i].box, color)
+        _caption_box(picture, [text], faces[i].box, color, scale=scale)
     return np.asarray(picture)
 
 
@@ -215,19 +226,27 @@ def drawn_size(width: int, height: int) -> tuple[int, int]:
     return (width, height) if scale == 1 else (max(round(width * scale), 1), max(round(height * scale), 1))
 
 
-def draw_cast(cast: Cast, width: int, height: int, image: np.ndarray | None = None, frame: int = 0) -> np.ndarray:
+def preview_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height of what a node shows of a picture of that size, in its shape: neither too small to read nor large."""
+    scale = min(max(max(width, height, 1), SMALLEST_PREVIEW), PREVIEW_SIZE) / max(width, height, 1)
+    return max(round(width * scale), 1), max(round(height * scale), 1)
+
+
+def draw_cast(
+    cast: Cast, width: int, height: int, image: np.ndarray | None = None, frame: int = 0, letters: float = 1.0
+) -> np.ndarray:
     """Who may appear where: uint8 RGB [height, width, 3].
 
     Regions are translucent colours with a border where half of their strength is reached; soft masks are shown with
     their softness, overlaps as mixed colours. Each has the person's number (from 1), name, weight if it is not 1, and
     the face's thumbnail. People without a region are listed at the bottom and share what is tinted faintly.
     ``image``: uint8 [h, w, 3 or 4] of any size, to draw on; ``frame``: which one of masks with several. What is longer than
-    ``LARGEST_DRAWING`` px is drawn at that size: nobody sees more of it.
+    ``LARGEST_DRAWING`` px is drawn at that size: nobody sees more of it. ``letters``: how much larger than usual they are.
     Raises DynamicIDError for an empty cast.
     """
     cast = with_default_regions(cast)
     width, height = drawn_size(width, height)
-    picture, font = _ground(width, height, image), caption_font(width, height)
+    picture, font = _ground(width, height, image), caption_font(round(width * letters), round(height * letters))
     line = max(1, round(min(width, height) / 256))
     weights = region_weights(cast, height, width, pictures=(frame,))
     everywhere = weights.visible[0].reshape(-1, height, width).numpy()
@@ -264,14 +283,14 @@ def heat_colors(values: Tensor) -> np.ndarray:
 
 
 def draw_gate_maps(
-    maps: Tensor, cast: Cast | None = None, image: np.ndarray | None = None, frame: int = 0
+    maps: Tensor, cast: Cast | None = None, image: np.ndarray | None = None, frame: int = 0, letters: float = 1.0
 ) -> np.ndarray:
     """Where identity went in: uint8 RGB [P + 1, h, w, 3], one picture for each person and, last, one for the gate.
 
     ``maps`` [P + 1, h, w] of :meth:`gate_maps.GateRecorder.maps` for one picture. All share one scale, from 0 to the
     largest value, which is written in each. ``cast``: the people, whose names are written and whose regions get a rim in their
     colour, all of them in the gate's picture; ``frame``: which one of masks with several; ``image``: uint8 [h', w', 3 or 4],
-    shown underneath.
+    shown underneath; ``letters``: how much larger than usual they are.
     """
     people, height, width = len(maps) - 1, *maps.shape[1:]
     if cast is not None and len(cast.people) != people:
@@ -280,7 +299,7 @@ def draw_gate_maps(
     rims = {} if cast is None else _rims(cast, height, width, frame)
     largest = float(maps.max())
     scaled = maps / largest if largest > 0 else maps
-    font = caption_font(width, height)
+    font = caption_font(round(width * letters), round(height * letters))
     drawn = []
     for number, values in enumerate(scaled):
         picture = Image.fromarray(heat_colors(values))
@@ -296,6 +315,12 @@ def draw_gate_maps(
         draw_caption(picture, lines, 2, 2, color, font, last=STRANGER)
         drawn.append(np.asarray(picture))
     return np.stack(drawn)
+
+
+def enlarged_maps(maps: Tensor, width: int, height: int) -> Tensor:
+    """Maps [P + 1, h, w] in another size: [P + 1, height, width]."""
+    size = (height, width)
+    return maps if maps.shape[1:] == size else interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
 
 
 def _rims(cast: Cast, height: int, width: int, frame: int) -> dict[int, Image.Image]:

@@ -7,7 +7,16 @@ from PIL import Image
 
 from .captions import person_color
 from .casting import EncodedPeople
-from .drawing import GROUND, PREVIEW_SIZE, STRANGER, draw_cast, draw_labelled, person_label
+from .drawing import (
+    GROUND,
+    PREVIEW_SIZE,
+    SHARED_LETTERS,
+    STRANGER,
+    draw_cast,
+    draw_labelled,
+    person_label,
+    preview_size,
+)
 from .encode import EncodedFace
 from .groups import EncodedGroup
 from .types import Cast, Person
@@ -26,9 +35,8 @@ def draw_group(encoded: EncodedGroup) -> np.ndarray:
 def draw_people(encoded: EncodedPeople, cast: Cast, width: int, height: int) -> list[np.ndarray]:
     """Where everybody may appear in a picture of that size, then each photo, with whose it is: pictures of one size."""
     before = len(cast.people) - len(encoded.faces)  # who was in the cast already
-    scale = min(1.0, PREVIEW_SIZE / max(width, height))
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    pictures = [draw_cast(cast, *size)]
+    size = preview_size(width, height)
+    pictures = [draw_cast(cast, *size, letters=SHARED_LETTERS)]
     for number, made in enumerate(encoded.encoded, before):
         if made is not None:
             pictures += [_framed(photo, size) for photo in _photos(made, number, cast.people[number])]
@@ -44,7 +52,7 @@ def _photos(made: EncodedFace, number: int, person: Person) -> list[np.ndarray]:
             else (f"face {i}: {NOT_TAKEN}", STRANGER)
             for i, face in enumerate(found)
         }
-        drawn.append(draw_labelled(photo, found, labels))
+        drawn.append(draw_labelled(photo, found, labels, SHARED_LETTERS))
     return drawn
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..dynamicid_core.checkpoints import encoder_warnings
-from ..dynamicid_core.drawing import draw_gate_maps
+from ..dynamicid_core.drawing import SHARED_LETTERS, draw_gate_maps, enlarged_maps, preview_size
 from ..dynamicid_core.gate_maps import LAYERS, GateRecorder
 from ..dynamicid_core.types import CHOICES, DynamicIDError, SAAOptions
 from .hints import hinted
@@ -177,11 +177,13 @@ class DynamicIDGateMaps(io.ComfyNode):
         from .pictures import picture_size, preview_of, to_images
 
         height, width = picture_size(samples)
-        pictures = []
+        drawn, shown = [], []
         for cast, maps in host.gate_maps(model, height, width, layers=layers, start_at=start_at, end_at=end_at):
-            pictures += [picture for i, people in enumerate(maps) for picture in draw_gate_maps(people, cast, frame=i)]
-        drawn = to_images(pictures)
-        return io.NodeOutput(drawn, ui=preview_of(cls, drawn))
+            for frame, people in enumerate(maps):
+                drawn += list(draw_gate_maps(people, cast, frame=frame))
+                large = enlarged_maps(people, *preview_size(width, height))
+                shown += list(draw_gate_maps(large, cast, frame=frame, letters=SHARED_LETTERS))
+        return io.NodeOutput(to_images(drawn), ui=preview_of(cls, to_images(shown)))
 
 
 NODES = [DynamicIDApply, DynamicIDGateMaps]

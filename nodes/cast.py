@@ -179,14 +179,15 @@ class DynamicIDPreviewCast(io.ComfyNode):
     @classmethod
     @hinted
     def execute(cls, cast: CastValue, width: int, height: int, image=None, latent=None) -> io.NodeOutput:
-        from ..dynamicid_core.drawing import draw_cast
+        from ..dynamicid_core.drawing import draw_cast, preview_size
         from .pictures import picture_size, preview_of, to_arrays, to_images
 
         if latent is not None:
             height, width = picture_size(latent)
         background = to_arrays(image[:1])[0] if image is not None else None
         drawn = to_images([draw_cast(cast, width, height, background)])
-        return io.NodeOutput(drawn, ui=preview_of(cls, drawn))
+        shown = to_images([draw_cast(cast, *preview_size(width, height), background)])
+        return io.NodeOutput(drawn, ui=preview_of(cls, shown))
 
 
 NODES = [DynamicIDPlaceFace, DynamicIDPlaceFaces, DynamicIDPreviewCast]

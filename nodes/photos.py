@@ -9,7 +9,7 @@ from ..dynamicid_core.faces import ON_NO_FACE, ORDERS
 from ..dynamicid_core.groups import GROUP_CROP_FACTOR, PLACE_FACTOR, GroupOptions, encode_group
 from ..dynamicid_core.layouts import LAYOUTS
 from ..dynamicid_core.remembering import PhotoMemory
-from ..dynamicid_core.types import DynamicIDError
+from ..dynamicid_core.types import DynamicIDError, Region
 from .boxes import cells, to_frames
 from .cast import MAX_SIZE, canvas_inputs, check_boxes, weight_input
 from .hints import hinted
@@ -172,6 +172,14 @@ def places_of(one: dict, masks: dict[str, list]) -> Places:
     )
 
 
+def corners(region: Region | None) -> tuple[float, ...] | None:
+    """Left, top, right and bottom of a person's box, as the page draws it; None for somebody without a place."""
+    if region is None:
+        return None
+    y0, x0, y1, x1 = region.box
+    return x0, y0, x1, y1
+
+
 class DynamicIDEncodeGroup(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -260,7 +268,9 @@ class DynamicIDEncodeGroup(io.ComfyNode):
         if encoded.message:
             warn(encoded.message)
         drawn = to_images([draw_group(encoded)])
-        return io.NodeOutput(encoded.faces, encoded.cast, drawn, ui=preview_of(cls, drawn))
+        places = [corners(person.region) for person in encoded.cast.people]
+        shown = preview_of(cls, drawn).as_dict() | {"places": places}  # which Place Face draws beside its own
+        return io.NodeOutput(encoded.faces, encoded.cast, drawn, ui=shown)
 
 
 NODES = [DynamicIDCast, DynamicIDEncodeGroup]

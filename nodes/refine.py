@@ -129,7 +129,8 @@ class DynamicIDRefineFaces(io.ComfyNode):
         from ..dynamicid_core.hosts import comfy as host
         from . import progress
 
-        for message in encoder_warnings((person.face for person in cast.people), dynamicid.saa):
+        warnings = encoder_warnings((person.face for person in cast.people), dynamicid.saa)
+        for message in warnings:
             progress.warn(message)
         bar, options = progress.SamplingBar(model, steps), RefineOptions(**how)
         acting = SAAOptions(weight=weight, gate_threshold=gate_threshold, lora_strength=lora_strength)
@@ -139,6 +140,7 @@ class DynamicIDRefineFaces(io.ComfyNode):
         plans = [plan(picture, cast, face_analysis, options, frame) for frame, picture in pictures]
         bar.expect(sum(len(planned.jobs) for planned in plans) * options.tries)
         refined = [refine(planned, redraw, progress.tell) for planned in plans]
+        progress.tell("\n".join(warnings))  # in the place of what was done last
         report = "\n\n".join(picture.report() for picture in refined)
         made = torch.stack([picture.picture for picture in refined]).to(image)
         worst = min(picture.worst for picture in refined)

@@ -61,7 +61,8 @@ def group_photo(to: Setting) -> tuple[Group, ...]:
     return (
         start(START, PHOTOS_OF_ONE, text),
         loader(to),
-        group(2, "Who", (photo, group_node)),
+        group(2, "Who", (photo,)),
+        group(3, "Where", (group_node,)),
         *picture(to, Link(group_node.title, "cast"), len(NAMES), LOADED),
     )
 

@@ -284,7 +284,7 @@ def test_previews_show_who_is_where_and_whose_each_photo_is():
     people = encoded([ANNA, [photo(10, 30)] * 2, *faces("Zoe")], names="Anna, Ben")
     cast = place_people(place_people(None, faces("before")), people.faces)
     drawn = previews.draw_people(people, cast, 160, 80)
-    assert [picture.shape for picture in drawn] == [(80, 160, 3)] * 4  # the cast, one photo of Anna, two of Ben
+    assert [picture.shape for picture in drawn] == [(256, 512, 3)] * 4  # the cast, one photo of Anna, two of Ben
     assert np.array_equal(drawn[2], drawn[3]) and not np.array_equal(drawn[1], drawn[2])
     assert previews.draw_people(people, cast, 4000, 2000)[0].shape == (512, 1024, 3)
     named, unnamed = (previews.draw_group(group(20, 16, names=names)) for names in ("Anna, Ben", ""))

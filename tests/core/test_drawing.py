@@ -60,6 +60,23 @@ def test_words_on_a_strip_are_no_larger_than_anybody_reads():
     assert caption_font(16, 300_000).size == 512 and caption_font(1024, 768).size == 40
 
 
+def test_what_a_node_shows_is_neither_too_small_to_read_nor_larger_than_the_page_needs():
+    assert [drawing.preview_size(*size) for size in ((192, 128), (768, 768), (1, 1), (4096, 16))] == [
+        *((512, 341), (768, 768), (512, 512), (1024, 4)),
+    ]
+    for width, height in ((192, 128), (256, 128), (128, 128), (1024, 1024), (2048, 512)):
+        shown = drawing.preview_size(width, height)
+        assert caption_font(*shown).size * 300 / shown[0] >= 10.5  # px, in a node
+
+
+def test_maps_are_drawn_larger_than_they_are_with_letters_for_a_part_of_a_node():
+    maps = drawing.enlarged_maps(torch.rand(3, 16, 24), 480, 320)
+    assert maps.shape == (3, 320, 480) and drawing.enlarged_maps(maps, 480, 320) is maps
+    plain, large = (draw_gate_maps(maps, letters=letters) for letters in (1.0, drawing.SHARED_LETTERS))
+    plates = [(pictures == PLATE).all(-1).sum() for pictures in (plain, large)]
+    assert plates[1] > 2 * plates[0]
+
+
 @pytest.mark.parametrize("name", ["Anna\nBen", "a\x00b\x1b[31m", "\udcff", "x" * 5000, "\u202e\u0301"])
 def test_any_name_can_be_drawn(name):
     picture = draw_cast(Cast((Person(person_face(name), Region(box=(0, 0, 1, 1))),)), 64, 64)

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -111,11 +111,18 @@ def page(window, site: Server) -> Iterator:
 
 
 @pytest.fixture(scope="module")
-def opened(window, site: Server) -> Iterator[tuple]:
-    """A front end that several tests share, and its errors."""
-    page, errors = open_page(window, site)
-    yield page, errors
-    page.close()
+def opened(window, site: Server) -> Iterator[Callable]:
+    """Front ends that several tests share, by the kind of nodes: each a page and its errors."""
+    pages: dict[bool, tuple] = {}
+
+    def shared(nodes2: bool) -> tuple:
+        if nodes2 not in pages:
+            pages[nodes2] = open_page(window, site, **{NODES_2: nodes2})
+        return pages[nodes2]
+
+    yield shared
+    for page, _ in pages.values():
+        page.close()
 
 
 def open_page(window, site: Server, **settings):
@@ -156,6 +163,20 @@ def connect(page, source: str, output: int, target: str, name: str) -> None:
 def node(page, number: str):
     """A node's element."""
     return page.locator(f'[data-node-id="{number}"]').first
+
+
+def sees_picture(page, number: str) -> None:
+    """Wait until a node shows a picture, whichever kind of nodes the page shows."""
+    if page.evaluate("LiteGraph.vueNodesMode"):
+        picture = node(page, number).locator("img").first
+        picture.wait_for(state="attached")
+        page.wait_for_function("image => image.complete && image.naturalWidth >= 64", arg=picture.element_handle())
+        return
+    page.evaluate(
+        "id => app.canvas.centerOnNode(app.graph.getNodeById(id))", number
+    )  # what is not in view is not loaded
+    page.evaluate("app.canvas.setDirty(true, true)")
+    page.wait_for_function("id => app.graph.getNodeById(id).imgs?.[0]?.naturalWidth >= 64", arg=number)
 
 
 def run(page, site: Server) -> tuple[dict, dict]:

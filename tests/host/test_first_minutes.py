@@ -10,6 +10,7 @@ import pytest
 from browsing import (
     BOTH,
     NODES_2,
+    WORLD,
     add,
     connect,
     drag,
@@ -18,6 +19,7 @@ from browsing import (
     press,
     preview_of_cast,
     run,
+    sees_picture,
     shrink,
     widgets,
 )
@@ -176,6 +178,40 @@ def test_a_place_is_drawn_around_in_the_node_and_removed(window, site: Server, n
     frame = canvases.nth(0).bounding_box()
     page.mouse.dblclick(frame["x"] + frame["width"] * 0.25, frame["y"] + frame["height"] * 0.5)
     assert outlines(0) == [] and len(outlines(1)) == 1
+    page.close()
+    assert errors == []
+
+
+@BOTH
+def test_people_of_other_nodes_are_drawn_beside_ones_own(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
+    photo = add(page, "LoadImage", 50, 50, image="example.png")
+    files = {"ckpt_name": "checkpoint", "vae_name": "vae", "clip_name": "clip_vision", "saa_file": "saa"}
+    names = {widget: WORLD[key] for widget, key in files.items()}
+    models = add(page, "DynamicIDLoadModels", 50, 500, model_pack="buffalo_l", **names)
+    group = add(page, "DynamicIDEncodeGroup", 400, 50)
+    cast = add(page, "DynamicIDCast", 750, 50, layout="rows", on_no_face="clip only")
+    place = add(page, "DynamicIDPlaceFace", 1150, 50)
+    connect(page, photo, 0, group, "image")
+    connect(page, photo, 0, cast, "photos.photo0")
+    for number, name in ((3, "dynamicid"), (4, "clip_vision"), (5, "face_analysis")):
+        for encoder in (group, cast):
+            connect(page, models, number, encoder, name)
+    connect(page, group, 1, cast, "cast")
+    connect(page, cast, 0, place, "cast")
+    connect(page, group, 0, place, "face")
+    canvas = page.locator(".dynamicid-outlines canvas").first
+    canvas.wait_for()
+    title = "canvas => { canvas.parentElement.dispatchEvent(new Event('pointerenter')); return canvas.title }"
+    page.wait_for_function(f"canvas => ({title})(canvas).includes('person 2')", arg=canvas.element_handle())
+    preview = add(page, "DynamicIDPreviewCast", 1150, 500)
+    connect(page, place, 0, preview, "cast")
+    _, outputs = run(page, site)
+    (box,) = outputs[group]["places"]
+    assert 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1
+    page.wait_for_function(f"canvas => ({title})(canvas).includes('person 3')", arg=canvas.element_handle())
+    for number in (group, cast, preview):
+        sees_picture(page, number)
     page.close()
     assert errors == []
 

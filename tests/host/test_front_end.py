@@ -22,6 +22,7 @@ from browsing import (
     press,
     preview_of_cast,
     run,
+    sees_picture,
     shrink,
     widgets,
 )
@@ -42,9 +43,10 @@ SHOWS_PICTURES = {
 # --- templates and blueprints -------------------------------------------------------------------------------------
 
 
+@BOTH
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
-def test_template_opens_runs_and_shows_its_pictures(opened, site: Server, file: Path) -> None:
-    page, errors = opened  # a template takes the place of the one before
+def test_template_opens_runs_and_shows_its_pictures(opened, site: Server, file: Path, nodes2: bool) -> None:
+    page, errors = opened(nodes2)  # a template takes the place of the one before
     workflow = json.loads(file.read_text(encoding="utf-8"))
     page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
     page.wait_for_timeout(500)
@@ -61,9 +63,7 @@ def test_template_opens_runs_and_shows_its_pictures(opened, site: Server, file: 
     showing = set(page.evaluate(of_types, sorted(SHOWS_PICTURES)))
     assert len(showing) >= 2 and showing <= outputs.keys()
     for number in showing:
-        picture = node(page, number).locator("img").first
-        picture.wait_for(state="attached")
-        page.wait_for_function("image => image.complete && image.naturalWidth >= 64", arg=picture.element_handle())
+        sees_picture(page, number)
     assert errors == []
 
 
@@ -139,29 +139,35 @@ def test_face_file_is_uploaded_and_chosen_and_others_are_refused(page, site: Ser
 
 def shown(page, site: Server, number: str, outputs: dict) -> Image.Image:
     """The picture that a node shows, in the page and in the run's outputs."""
-    picture = node(page, number).locator("img").first
-    picture.wait_for(state="attached")
+    sees_picture(page, number)
     return Image.open(io.BytesIO(site.view(outputs[number]["images"][0]))).convert("RGB")
 
 
-def test_faces_are_saved_by_name_and_shown_with_their_portraits(page, site: Server) -> None:
+@BOTH
+def test_faces_are_saved_by_name_and_shown_with_their_portraits(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
+    who = f"Ada {'II' if nodes2 else 'I'}"
     face_with_portrait(site.base / "input/original.safetensors")
     load = add(page, "DynamicIDLoadFace", 50, 100, face_file="original.safetensors")
     files = []
     for portrait in (True, False):
-        save = add(page, "DynamicIDSaveFace", 500 + 400 * (not portrait), 100, name="Ada/B", portrait=portrait)
+        save = add(page, "DynamicIDSaveFace", 500 + 400 * (not portrait), 100, name=f"{who}/B", portrait=portrait)
         connect(page, load, 0, save, "face")
         _, outputs = run(page, site)
         for number in (load, save):
             assert shown(page, site, number, outputs).getpixel((20, 20)) == (191, 191, 191)
         files.append(outputs[save]["files"][0]["filename"])
         page.evaluate("id => app.graph.remove(app.graph.getNodeById(id))", save)
-    assert files == ["Ada_B.safetensors", "Ada_B 2.safetensors"]
+    assert files == [f"{who}_B.safetensors", f"{who}_B 2.safetensors"]
     sizes = [(site.base / "output/dynamicid" / name).stat().st_size for name in files]
     assert sizes[0] - sizes[1] > 64 * 64 * 3 - 1000  # a portrait only where it was asked for
+    page.close()
+    assert errors == []
 
 
-def test_the_report_of_a_score_stands_on_the_node(page, site: Server) -> None:
+@BOTH
+def test_the_report_of_a_score_stands_on_the_node(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
     face_with_portrait(site.base / "input/scored.safetensors")
     load = add(page, "DynamicIDLoadFace", 50, 100, face_file="scored.safetensors")
     place, score = add(page, "DynamicIDPlaceFace", 400, 100), add(page, "DynamicIDScoreFaces", 800, 100)
@@ -177,10 +183,18 @@ def test_the_report_of_a_score_stands_on_the_node(page, site: Server) -> None:
     ):
         connect(page, source, 0, target, name)
     run(page, site)
-    node(page, score).get_by_text("1 scored: missing").wait_for()
+    page.locator(".dynamicid-report").get_by_text("1 scored: missing").wait_for()
+    page.close()
+    assert errors == []
 
 
-def test_a_shared_graph_says_which_faces_are_missing_and_takes_files_for_all(page, site: Server) -> None:
+@BOTH
+def test_a_shared_graph_says_which_faces_are_missing_and_takes_files_for_all(
+    window, site: Server, nodes2: bool
+) -> None:
+    for name in ("Anna", "Ben"):
+        (site.base / f"input/{name}.safetensors").unlink(missing_ok=True)
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
     load = add(page, "DynamicIDLoadFace", 50, 100, face_file="first.safetensors")
     photo, encode = add(page, "LoadImage", 50, 400, image="example.png"), add(page, "DynamicIDEncodeFace", 400, 400)
     place = add(page, "DynamicIDPlaceFaces", 800, 100)
@@ -205,6 +219,8 @@ def test_a_shared_graph_says_which_faces_are_missing_and_takes_files_for_all(pag
     faces = [prompt[prompt[place]["inputs"][f"faces.face{slot}"][0]]["inputs"]["face_file"] for slot in range(2)]
     assert faces == ["Anna.safetensors", "Ben.safetensors"]
     assert preview_of_cast(page, site, place).size == (512, 512)
+    page.close()
+    assert errors == []
 
 
 def people_in_boxes(page, count: int = 2) -> str:
@@ -248,6 +264,42 @@ def test_boxes_are_there_and_moved_resized_drawn_and_removed_in_the_node(window,
     first, second, outside = (picture.getpixel(at) for at in ((128, 400), (384, 250), (384, 480)))
     assert len({first, second, outside}) == 3
     assert outside == picture.getpixel((280, 480)) and first == picture.getpixel((220, 480))
+    page.close()
+    assert errors == []
+
+
+def test_what_needs_the_other_nodes_offers_them_in_one_click(window, site: Server) -> None:
+    page, errors = open_page(window, site, **{NODES_2: False})
+    place = people_in_boxes(page)
+    connect(page, add(page, "CreateBoundingBoxes", 100, 600, width=512, height=512), 1, place, "bboxes")
+    page.get_by_role("button", name="Create Bounding Boxes needs Nodes 2.0: switch on").click()
+    page.wait_for_function("LiteGraph.vueNodesMode === true")
+    node(page, place).get_by_text("person 2", exact=True).wait_for()
+    page.close()
+    assert errors == []
+
+
+@BOTH
+def test_values_that_do_nothing_are_grey(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
+    place, preview = people_in_boxes(page), add(page, "DynamicIDPreviewCast", 900, 50)
+    connect(page, place, 0, preview, "cast")
+
+    def idle(number: str) -> set[str]:
+        found = "id => app.graph.getNodeById(id).widgets.filter((w) => w.disabled).map((w) => w.name)"
+        return set(page.evaluate(found, number))
+
+    assert idle(place) == {"width", "height"} and idle(preview) == set()
+    boxes = add(page, "CreateBoundingBoxes", 100, 600, width=512, height=512)
+    connect(page, boxes, 1, place, "bboxes")
+    connect(page, add(page, "EmptyLatentImage", 500, 600), 0, preview, "latent")
+    assert idle(place) == {"layout", "drawn_boxes"} and idle(preview) == {"width", "height"}
+    page.evaluate("saved => app.loadGraphData(saved)", page.evaluate("app.graph.serialize()"))
+    assert idle(place) == {"layout", "drawn_boxes"} and idle(preview) == {"width", "height"}
+    sent = page.evaluate("app.graphToPrompt()")["output"]
+    assert sent[preview]["inputs"]["width"] == 1024 and sent[place]["inputs"]["layout"] == "side by side"
+    page.evaluate("id => app.graph.getNodeById(id).disconnectInput('latent')", preview)
+    assert idle(preview) == set()
     page.close()
     assert errors == []
 

@@ -138,7 +138,7 @@ def test_lists_batches_faces_masks_boxes_and_casts_all_fit(ready: Host) -> None:
     assert [person.face.name for person in people] == ["Cleo", "", "Anna", "Ben", "Cleo", "Dan"]
     assert [person.weight for person in people] == [1, 1, 1, 0.9, 0.8, 0.7]
     assert people[2].region.box == (0, 0, 1, 0.5) and people[3].region.mask is not None and people[5].region is None
-    assert preview.shape == (5, 64, 96, 3)  # the cast, two photos of Anna, two of Ben
+    assert preview.shape == (5, 341, 512, 3)  # the cast, two photos of Anna, two of Ben
 
 
 def test_a_group_photo_is_a_cast_from_left_to_right(ready: Host) -> None:

@@ -3,8 +3,9 @@
 import { app } from "../../../scripts/app.js"
 import { setUpBoxes } from "./boxes.js"
 import { setUpLoadFace } from "./face_files.js"
+import { setUpIdle } from "./idle.js"
 import { showErrors } from "./messages.js"
-import { setUpOutlines } from "./outlines.js"
+import { setUpGroup, setUpOutlines } from "./outlines.js"
 import { colorLinks, setUpPeople } from "./people.js"
 import { showEarlierPreviews } from "./previews.js"
 import { setUpPresets } from "./presets.js"
@@ -19,9 +20,11 @@ const SET_UP = {
   DynamicIDLoadFace: [setUpLoadFace],
   DynamicIDEditMotion: [setUpPresets],
   DynamicIDBlendFaces: [setUpPeople],
-  DynamicIDPlaceFace: [setUpOutlines],
-  DynamicIDPlaceFaces: [setUpPeople, setUpBoxes],
-  DynamicIDCast: [setUpPeople, setUpBoxes],
+  DynamicIDPlaceFace: [setUpOutlines, setUpIdle],
+  DynamicIDPlaceFaces: [setUpPeople, setUpBoxes, setUpIdle],
+  DynamicIDCast: [setUpPeople, setUpBoxes, setUpIdle],
+  DynamicIDEncodeGroup: [setUpGroup],
+  DynamicIDPreviewCast: [setUpIdle],
   DynamicIDScoreFaces: [setUpReport],
   DynamicIDRefineFaces: [setUpReport]
 }

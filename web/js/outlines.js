@@ -1,14 +1,20 @@
 // Place Face: where a person shall be, drawn around by hand in the node, beside the others of the cast.
 
+import { app } from "../../../scripts/app.js"
 import { boxesOf } from "./boxes.js"
 import { addDrawing, Drawing, inputOf, round, setValues, widgetOf } from "./drawing.js"
-import { peopleOf, personColor } from "./people.js"
+import { after, peopleOf, personColor } from "./people.js"
 import { texts } from "./texts.js"
 
 const STEP = 0.008 // of the picture: nearer points are left out
 const SMALLEST = 0.03 // of the picture: what is smaller was no outline but a click
 const [OWN, OTHERS] = [0.55, 0.2] // opacity
-const [ONE, SEVERAL] = ["DynamicIDPlaceFace", "DynamicIDPlaceFaces"]
+const ONE = "DynamicIDPlaceFace" // adds one person to the cast
+const SEVERAL = ["DynamicIDPlaceFaces", "DynamicIDCast"] // ... adds several, each in a box
+const GROUP = "DynamicIDEncodeGroup" // begins one with everybody in a photo, as its last run found them
+const CASTS = [ONE, ...SEVERAL, GROUP]
+
+const CAST = "DYNAMICID_CAST"
 
 const drawings = new WeakMap() // node -> its drawing
 
@@ -30,9 +36,9 @@ const corners = ([left, top, right, bottom]) => [[left, top], [right, top], [rig
 
 /** The node that takes a node's cast and adds people to it, if there is one. */
 function next(node) {
-  const links = (node.outputs?.[0]?.links ?? []).map((id) => node.graph.links[id])
-  const takers = links.map((link) => link && node.graph.getNodeById(link.target_id))
-  return takers.find((taker) => [ONE, SEVERAL].includes(taker?.comfyClass)) ?? null
+  const links = (node.outputs ?? []).flatMap((output) => output.links ?? []).map((id) => node.graph.links[id])
+  const takers = links.filter((link) => link?.type === CAST).map((link) => node.graph.getNodeById(link.target_id))
+  return takers.find((taker) => CASTS.includes(taker?.comfyClass)) ?? null
 }
 
 /** All nodes that add people to the cast that a node adds somebody to, in order. */
@@ -40,23 +46,27 @@ function castOf(node) {
   const chain = [node]
   for (let one = inputOf(node, "cast"); one && !chain.includes(one); one = inputOf(one, "cast")) chain.unshift(one)
   for (let one = next(node); one && !chain.includes(one); one = next(one)) chain.push(one)
-  return chain.filter((one) => [ONE, SEVERAL].includes(one.comfyClass))
+  return chain.filter((one) => CASTS.includes(one.comfyClass))
+}
+
+/** Draw a node's cast anew, in all nodes that show it. */
+function drawAll(node) {
+  for (const one of castOf(node)) drawings.get(one)?.draw()
+}
+
+/** The outlines of each person that a node adds to the cast; none where another node gives the place. */
+function outlinesOfAll(node) {
+  if (node.comfyClass === ONE) return [outlinesOf(node)]
+  const of = (box) => (box ? [corners(box)] : [])
+  if (node.comfyClass === GROUP) return (app.nodeOutputs?.[node.id]?.places ?? []).map(of)
+  const boxes = inputOf(node, "bboxes") ? [] : boxesOf(node)
+  return Array.from({ length: peopleOf(node) }, (_, person) => (inputOf(node, `masks.mask${person}`) ? [] : of(boxes[person])))
 }
 
 /** Everybody's places: { node, number, outlines }, people counted from 0. */
 function places(node) {
-  const found = []
-  for (const one of castOf(node)) {
-    if (one.comfyClass === ONE) {
-      found.push({ node: one, number: found.length, outlines: outlinesOf(one) })
-      continue
-    }
-    const boxes = inputOf(one, "bboxes") ? [] : boxesOf(one)
-    for (let person = 0; person < peopleOf(one); person++) {
-      found.push({ node: one, number: found.length, outlines: boxes[person] ? [corners(boxes[person])] : [] })
-    }
-  }
-  return found
+  const found = castOf(node).flatMap((one) => outlinesOfAll(one).map((outlines) => ({ node: one, outlines })))
+  return found.map((place, number) => ({ ...place, number }))
 }
 
 // --- the drawing ------------------------------------------------------------------------------------------------------
@@ -103,7 +113,7 @@ class Outlines extends Drawing {
 
   set(outlines) {
     setValues(this.node, { outline: write(outlines) })
-    for (const one of castOf(this.node)) drawings.get(one)?.draw()
+    drawAll(this.node)
   }
 
   paint(pen) {
@@ -139,4 +149,9 @@ export function setUpOutlines(node) {
   const drawing = new Outlines(node)
   drawings.set(node, drawing)
   addDrawing(drawing, "place", ["outline"])
+}
+
+/** Encode Group Photo says with each run where everybody is. */
+export function setUpGroup(node) {
+  after(node, "onExecuted", () => requestAnimationFrame(() => drawAll(node)))
 }
