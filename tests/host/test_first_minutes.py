@@ -226,9 +226,14 @@ def test_the_template_with_masks_has_three_places_to_draw_on(page, site: Server)
     assert len({place["outline"] for place in places}) == 3
 
 
-def test_the_pictures_size_is_that_of_drawings_and_previews(page, site: Server) -> None:
+@BOTH
+def test_the_pictures_size_is_that_of_drawings_and_previews(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
     open_template(page, "3 Two People in Boxes")
     size = number_of(page, "Picture size")
+    boxes = "app.graph.nodes.find((node) => node.type === 'DynamicIDPlaceFaces')"
+    page.evaluate(f"app.canvas.centerOnNode({boxes})")
+    page.locator(".dynamicid-boxes canvas").first.wait_for()
     set_size = (
         "([id, w, h]) => { const n = app.graph.getNodeById(id); [n.widgets[0].value, n.widgets[1].value] = [w, h] }"
     )
@@ -242,6 +247,8 @@ def test_the_pictures_size_is_that_of_drawings_and_previews(page, site: Server) 
     sent = page.evaluate("app.graphToPrompt()")["output"]
     (preview,) = (entry["inputs"] for entry in sent.values() if entry["class_type"] == "DynamicIDPreviewCast")
     assert preview["latent"] == [size, 0]
+    page.close()
+    assert errors == []
 
 
 # --- a page that was opened anew ----------------------------------------------------------------------------------
