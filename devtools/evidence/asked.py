@@ -120,6 +120,11 @@ def found(question: Question) -> Question:
     return replace(question, boxes=None, places=((0.0, 0.0, 1.0, 1.0),) * len(question.people))
 
 
+def in_both(question: Question) -> Question:
+    """The prompt says it too."""
+    return replace(in_words(question), edits=question.edits)
+
+
 @dataclass(frozen=True)
 class Series:
     """Questions that one number is about, and how they are made."""
@@ -168,6 +173,8 @@ def all_series(scale: float = 1.0) -> Iterator[Series]:
     yield Series("poses", "pose by the IMR", tuple(turned))
     yield Series("expressions_in_words", "expression in the prompt, no IMR", tuple(map(in_words, shown)))
     yield Series("poses_in_words", "pose in the prompt, no IMR", tuple(map(in_words, turned)))
+    yield Series("expressions_in_both", "expression by the IMR and in the prompt", tuple(map(in_both, shown)))
+    yield Series("poses_in_both", "pose by the IMR and in the prompt", tuple(map(in_both, turned)))
     for loss in ("dfm", "ldc"):
         yield Series(
             f"expressions_{loss}",

@@ -33,6 +33,10 @@ CLAIMS = (
     Claim("boxes swapped", "the right person in each place", "swapped", "place", JUDGE, "75%"),
     Claim("expression", "read as asked for (chance 14%)", "expressions", "expression", None, "80%"),
     Claim("pose", "read as asked for (chance 20%)", "poses", "pose", None, "80%"),
+    Claim(
+        "expression, asked for in the prompt too", "read as asked for", "expressions_in_both", "expression", None, "80%"
+    ),
+    Claim("pose, asked for in the prompt too", "read as asked for", "poses_in_both", "pose", None, "80%"),
 )
 SHEETS = {
     "people": "Eight people: the photo, then a picture with each noise.",
