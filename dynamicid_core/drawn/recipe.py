@@ -57,7 +57,7 @@ RECONFIGURE = COMMON | {
 }  # fmt: skip
 FINISH = RECONFIGURE | {"steps": 60, "batch": 8, "learning_rate": 2e-4, "targets": 2, "ldc_weight": 1.0}
 
-# Minutes that each part took on two cores with bfloat16 that had nothing else to do; their sum is what is told first.
+# About the minutes of each part on two idle cores with bfloat16, by the pace of its training; their sum is told first.
 PARTS = {"autoencoder": 10, "unet": 75, "faces": 20, "sets": 10, "anchor": 60, "reconfigure": 8, "finish": 4}
 
 Run = Callable[[Sequence[str]], object]  # a command line of ``python -m dynamicid_core``
@@ -72,8 +72,8 @@ class Pace:
         self.minutes = self.expected = 0.0
         hours = sum(PARTS.values()) / 60
         tell(
-            f"The drawn world takes about {hours:.0f} hours of two idle cores with bfloat16, two to four times as long where the "
-            "processor has none. After each part comes what is left here. Stopped, the same command goes on."
+            f"The drawn world takes about {hours:.0f} hours of two idle cores with bfloat16, longer where the processor "
+            "has none. After each part comes what is left here. Stopped, the same command goes on."
         )
 
     def done(self, part: str, whole: bool = True) -> None:

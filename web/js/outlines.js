@@ -13,7 +13,6 @@ const ONE = "DynamicIDPlaceFace" // adds one person to the cast
 const SEVERAL = ["DynamicIDPlaceFaces", "DynamicIDCast"] // ... adds several, each in a box
 const GROUP = "DynamicIDEncodeGroup" // begins one with everybody in a photo, as its last run found them
 const CASTS = [ONE, ...SEVERAL, GROUP]
-
 const CAST = "DYNAMICID_CAST"
 
 const drawings = new WeakMap() // node -> its drawing
