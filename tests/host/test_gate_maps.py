@@ -63,10 +63,10 @@ def pictures(server, result):
 def test_maps_appear_also_when_the_picture_was_made_before(server, graph):
     server.run_graph(graph)
     drawn = pictures(server, server.run_graph(with_maps(graph)))
-    assert [picture.shape for picture in drawn] == [(64, 128, 3)] * 3  # two people and the gate
-    left, right = drawn[0][20:].astype(float), drawn[1][20:].astype(float)  # below the captions
-    assert left[:, :64].mean() > 3 * left[:, 64:].mean()
-    assert right[:, 64:].mean() > 3 * right[:, :64].mean()
+    assert [picture.shape for picture in drawn] == [(256, 512, 3)] * 3  # two people and the gate, large enough to read
+    left, right = drawn[0][80:].astype(float), drawn[1][80:].astype(float)  # below the captions
+    assert left[:, :256].mean() > 3 * left[:, 256:].mean()
+    assert right[:, 256:].mean() > 3 * right[:, :256].mean()
 
 
 def test_other_layers_and_steps_need_no_sampling(server, graph):
