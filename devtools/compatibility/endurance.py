@@ -34,8 +34,7 @@ EVENTS = 12  # nodes and steps that have begun when a run is interrupted, at mos
 @dataclass
 class Endured:
     """``base``: on which, "" for the drawn world's; ``states``: the probe's answer after each block; ``interrupted``: runs that
-    ended so; ``same_bits``: of the first picture and the same made again at the end; ``tidy``: whether the C library was told to
-    give large blocks back, and the first block had every size."""
+    ended so; ``same_bits``: of the first picture and the same made again at the end."""
 
     version: str
     people: bool
@@ -44,7 +43,6 @@ class Endured:
     interrupted: int = 0
     same_bits: bool = False
     seconds: float = 0.0
-    tidy: bool = False
     states: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -74,7 +72,7 @@ class Endured:
 def endure(host: Host, people: bool, runs: int = RUNS, base: Base | None = None) -> Endured:
     """Queue these runs; the same ones with and without people."""
     begun = time.monotonic()
-    endured = Endured(host.version, people, base.about if base else "", tidy=True)
+    endured = Endured(host.version, people, base.about if base else "")
     reference = _scene(people, base, (0, 1), (128, 64), 1, "first")
     first = host.run(reference, "first")
     for number, (cast, size, seed, stop_at) in enumerate(_drawn(runs), 1):

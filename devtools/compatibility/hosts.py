@@ -54,8 +54,11 @@ class Host:
         return np.load(self.server.base / "output" / "kept" / f"{name}.npy")
 
     def free(self) -> None:
-        """Models and results are forgotten, as by the button of the host's menu; the next run waits for it."""
+        """Models and results are forgotten, as by the button of the host's menu; the next run waits for it. The list of
+        finished runs too, which the host keeps with all of each one's graph, up to 10,000 of them.
+        """
         self.server.fetch("/free", b'{"unload_models": true, "free_memory": true}')
+        self.server.fetch("/history", b'{"clear": true}')
 
     def state(self) -> dict[str, Any]:
         return self.server.get("/compatibility/state")

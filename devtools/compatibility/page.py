@@ -47,10 +47,6 @@ VERSIONS_HEAD = """## Pythons, NumPys and ComfyUIs
 What `devtools/versions.py` ran: tests of the core (`CORE` in it) with each Python and NumPy, tests in the host (`HOST`) with each
 ComfyUI.
 """
-UNTIDY = """Measured when the C library was not yet told to give large blocks back at once, and sizes came in any order from the first
-run on: what it keeps is in these figures, with and without this pack. They do not show that memory stays within 1% of that after
-the first ten runs; since half way it does. The script has been changed since, and has to be run again.
-"""
 MARKS = {True: "yes", False: "**no**"}
 
 
@@ -156,18 +152,16 @@ def endurance_part(endured: list[Endured]) -> Iterator[str]:
     yield "## For a long time\n"
     yield (
         f"{most} queued runs in one server (of {RUNS} that the script queues), with changing people, sizes and seeds; a tenth "
-        f"is interrupted somewhere, and after every {BLOCK} runs models and results are thrown out (`/free`). Measured is the "
-        "memory of the server's process then (its own, also what was swapped out), when garbage was collected and the C library has "
-        "given back what it can. The same "
-        "runs without this pack's nodes show what the host's own allocator does.\n"
+        f"is interrupted somewhere, and after every {BLOCK} runs models, results (`/free`) and the host's list of finished runs "
+        "(`/history`), which keeps every graph, are thrown out. Measured is the memory of the server's process then (its own, also "
+        "what was swapped out), when garbage was collected and the C library has given back what it can. The same runs without "
+        "this pack's nodes show what the host's own allocator does.\n"
     )
     yield f"On {' and '.join(dict.fromkeys(found.base or DRAWN_BASE for found in endured))}.\n"
     yield "| ComfyUI | people | runs | interrupted | MB after the first ten | half way | at the end | lowest to highest | growth since the first ten | since half way | same seed, same bits | left over |"
     yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
     yield from map(endured_row, endured)
     yield ""
-    if not all(found.tidy for found in endured):
-        yield UNTIDY
 
 
 def endured_row(found: Endured) -> str:
