@@ -58,12 +58,13 @@ def encode_people(
     on_no_face: str = "error",
     progress: Callable[[Sequence[Face | Photos]], Iterable[Face | Photos]] = iter,
     encode: Encode = encode_shown,
+    before: int = 0,
 ) -> EncodedPeople:
     """A face for everybody, out of photos or ready, with their names.
 
     Of a photo with several faces the largest is taken, and the others are named in a message. ``names``: in the order of
-    ``people`` (:func:`names.parse_names`); a ready face keeps its own where none is given. ``progress``: goes through people;
-    the rest as in :func:`encode.encode_photos`, whose errors come with the person.
+    ``people`` (:func:`names.parse_names`); a ready face keeps its own where none is given. ``before``: how many
+    people are in the cast already, after whom messages count. ``progress``: goes through people; the rest as in :func:`encode.encode_photos`, whose errors come with the person.
     """
     if not people:
         raise DynamicIDError("There is nobody to cast. Give a photo or a face.")
@@ -71,7 +72,7 @@ def encode_people(
     encoded: list[EncodedFace | None] = []
     messages: list[str] = []
     named = names_of(parse_names(names), len(people))
-    for number, (one, name) in enumerate(zip(progress(people), named, strict=True), 1):
+    for number, (one, name) in enumerate(zip(progress(people), named, strict=True), before + 1):
         if isinstance(one, Face):
             faces.append(dataclasses.replace(one, name=name or one.name))
             encoded.append(None)
@@ -130,8 +131,11 @@ def place_people(cast: Cast | None, faces: Sequence[Face], places: Places = Plac
     Whoever has neither mask nor box takes what others leave free.
     Raises DynamicIDError for more boxes or masks than people, and weights that do not fit.
     """
-    if beyond := [number + 1 for number in sorted(places.masks) if number >= len(faces)]:
-        raise DynamicIDError(f"There is a mask for person {beyond[0]}, but the last person is {len(faces)}. Remove it.")
+    before = len(cast.people) if cast else 0
+    if beyond := [number for number in sorted(places.masks) if number >= len(faces)]:
+        raise DynamicIDError(
+            f"There is a mask for person {before + beyond[0] + 1}, but the last person is {before + len(faces)}. Remove it."
+        )
     given = parse_weights(weights) or [1.0]
     if len(given) not in (1, len(faces)):
         raise DynamicIDError(

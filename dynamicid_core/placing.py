@@ -37,13 +37,14 @@ def place_in_boxes(
     pixels, of the picture that the boxes were drawn in, where known.
     Raises DynamicIDError when a frame has more boxes than there are faces or fewer, and for a box outside the picture.
     """
+    first = len(cast.people) + 1 if cast else 1
     for number, boxes in enumerate(frames, 1):
         if len(boxes) != len(faces):
             where = f" in frame {number}" if len(frames) > 1 else ""
             few, many = ("faces", "boxes") if len(boxes) > len(faces) else ("boxes", "faces")
             raise DynamicIDError(
                 f"There are {len(faces)} faces and {len(boxes)} boxes{where}: too few {few}. "
-                f"Box 1 belongs to person 1, and so on; add {few} or remove {many}."
+                f"Box 1 belongs to person {first}, and so on; add {few} or remove {many}."
             )
     people = []
     for face, own in zip(faces, zip(*frames, strict=True), strict=True):  # the face's box in each frame

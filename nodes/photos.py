@@ -134,6 +134,7 @@ class DynamicIDCast(io.ComfyNode):
             on_no_face=one["on_no_face"],
             progress=steps,
             encode=MEMORY.encode,
+            before=len(one["cast"].people) if one.get("cast") else 0,
         )
         if encoded.messages:
             warn("\n".join(encoded.messages))

@@ -12,6 +12,7 @@ from dynamicid_core.encode import TokenEncoder, encode_photos
 from dynamicid_core.faces import DetectedFace
 from dynamicid_core.groups import EncodedGroup, GroupOptions, encode_group, face_places
 from dynamicid_core.networks.face_encoder import FaceEncoderSizes
+from dynamicid_core.placing import place_in_boxes
 from dynamicid_core.remembering import PhotoMemory
 from dynamicid_core.scoring import person_names
 from dynamicid_core.types import Cast, DynamicIDError, Face, Missing, Person, Region
@@ -112,6 +113,8 @@ def test_mistakes_name_person_and_photo():
         encoded([ANNA, [BEN[0], photo()]], names="Anna, Ben")
     with pytest.raises(DynamicIDError, match=r"^Person 1: No face was found in the photo\. "):
         encoded([[photo()]])
+    with pytest.raises(DynamicIDError, match=r"^Person 4 \(Ben\): No face"):  # who are in the cast before count
+        encoded([ANNA, [photo()]], names="Anna, Ben", before=2)
     with pytest.raises(DynamicIDError, match="There is 1 person but 2 names"):
         encoded([ANNA], names="Anna, Ben")
     with pytest.raises(DynamicIDError, match="There is nobody"):
@@ -188,6 +191,14 @@ def test_masks_come_before_boxes_and_boxes_before_the_layout():
     assert [person.weight for person in cast.people] == [1, 1, 0.8]
     moving = place_people(None, faces("Anna"), Places(frames=[[LEFT], [RIGHT]], cells=(2, 4)))
     assert moving.people[0].region.mask.shape == (2, 2, 4)
+
+
+def test_mistakes_count_people_after_those_of_the_cast():
+    before = Cast().add(Person(faces("Zoe")[0]))
+    with pytest.raises(DynamicIDError, match="a mask for person 4, but the last person is 3"):
+        place_people(before, faces("Anna", "Ben"), Places(masks={2: torch.ones(2, 2)}))
+    with pytest.raises(DynamicIDError, match="Box 1 belongs to person 2"):
+        place_in_boxes(before, faces("Anna"), [[LEFT, RIGHT]])
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from browsing import (
     connect,
     drag,
     face_with_portrait,
+    node,
     open_page,
     press,
     preview_of_cast,
@@ -27,6 +28,7 @@ from comfy_host import REPOSITORY
 from comfyui.serving import Server
 from PIL import Image
 
+from dynamicid_core.captions import person_color
 from dynamicid_core.catalogue import model_file
 from dynamicid_core.outlines import parse_outlines
 
@@ -75,15 +77,15 @@ def test_a_template_speaks_the_language_of_the_page(window, site: Server, langua
     file = template("4 Expressions")
     open_template(page, "4 Expressions")
     titles = dict(page.evaluate("app.graph.nodes.map((node) => [Number(node.id), node.title])"))
-    for node in file["nodes"]:
-        own = node.get("title")
-        assert own or node["type"] not in names or titles[node["id"]] == names[node["type"]]["display_name"]
-        assert own is None or titles[node["id"]] == words[own]
+    for one in file["nodes"]:
+        own = one.get("title")
+        assert own or one["type"] not in names or titles[one["id"]] == names[one["type"]]["display_name"]
+        assert own is None or titles[one["id"]] == words[own]
     assert page.evaluate("app.graph.groups.map((group) => group.title)") == [
         words[group["title"]] for group in file["groups"]
     ]
     notes = page.evaluate("app.graph.nodes.filter((n) => n.type === 'MarkdownNote').map((n) => n.widgets[0].value)")
-    assert notes == [words[node["widgets_values"][0]] for node in file["nodes"] if node["type"] == "MarkdownNote"]
+    assert notes == [words[one["widgets_values"][0]] for one in file["nodes"] if one["type"] == "MarkdownNote"]
     page.close()
     assert errors == []
 
@@ -183,7 +185,7 @@ def test_a_place_is_drawn_around_in_the_node_and_removed(window, site: Server, n
 
 
 @BOTH
-def test_people_of_other_nodes_are_drawn_beside_ones_own(window, site: Server, nodes2: bool) -> None:
+def test_people_are_counted_on_from_node_to_node_and_drawn_beside_ones_own(window, site: Server, nodes2: bool) -> None:
     page, errors = open_page(window, site, **{NODES_2: nodes2})
     photo = add(page, "LoadImage", 50, 50, image="example.png")
     files = {"ckpt_name": "checkpoint", "vae_name": "vae", "clip_name": "clip_vision", "saa_file": "saa"}
@@ -203,15 +205,30 @@ def test_people_of_other_nodes_are_drawn_beside_ones_own(window, site: Server, n
     canvas = page.locator(".dynamicid-outlines canvas").first
     canvas.wait_for()
     title = "canvas => { canvas.parentElement.dispatchEvent(new Event('pointerenter')); return canvas.title }"
-    page.wait_for_function(f"canvas => ({title})(canvas).includes('person 2')", arg=canvas.element_handle())
+    page.wait_for_function(f"canvas => ({title})(canvas).includes('person n+2')", arg=canvas.element_handle())
+    labels = "([id, ends]) => app.graph.getNodeById(id)[ends].map((slot) => slot.label).filter(Boolean)"
+    uncounted = page.evaluate(labels, [group, "outputs"]) + page.evaluate(labels, [cast, "inputs"])
+    assert uncounted == ["cast (people: counted in a run)", "person n+1", "person n+2", "mask of person n+1"]
     preview = add(page, "DynamicIDPreviewCast", 1150, 500)
     connect(page, place, 0, preview, "cast")
     _, outputs = run(page, site)
     (box,) = outputs[group]["places"]
     assert 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1
     page.wait_for_function(f"canvas => ({title})(canvas).includes('person 3')", arg=canvas.element_handle())
+    counted = page.evaluate(labels, [group, "outputs"]) + page.evaluate(labels, [cast, "inputs"])
+    assert counted == ["cast (people: 1)", "person 2", "person 3", "mask of person 2"]
+    if nodes2:
+        node(page, cast).get_by_text("person 2", exact=True).wait_for()
+    boxes = page.locator(".dynamicid-boxes canvas").first
+    edge = boxes.evaluate("""canvas => [...canvas.getContext("2d").getImageData(
+        Math.round(0.04 * canvas.width), Math.round(0.5 * canvas.height), 1, 1).data].slice(0, 3)""")
+    assert edge == pytest.approx(person_color(1), abs=40), "as person 2 is drawn everywhere"
     for number in (group, cast, preview):
         sees_picture(page, number)
+    page.evaluate(
+        "saved => { app.nodeOutputs = {}; return app.loadGraphData(saved) }", page.evaluate("app.graph.serialize()")
+    )
+    assert page.evaluate(labels, [cast, "inputs"]) == counted[1:], "a graph keeps whom a run counted"
     page.close()
     assert errors == []
 

@@ -188,41 +188,6 @@ def test_the_report_of_a_score_stands_on_the_node(window, site: Server, nodes2: 
     assert errors == []
 
 
-@BOTH
-def test_a_shared_graph_says_which_faces_are_missing_and_takes_files_for_all(
-    window, site: Server, nodes2: bool
-) -> None:
-    for name in ("Anna", "Ben"):
-        (site.base / f"input/{name}.safetensors").unlink(missing_ok=True)
-    page, errors = open_page(window, site, **{NODES_2: nodes2})
-    load = add(page, "DynamicIDLoadFace", 50, 100, face_file="first.safetensors")
-    photo, encode = add(page, "LoadImage", 50, 400, image="example.png"), add(page, "DynamicIDEncodeFace", 400, 400)
-    place = add(page, "DynamicIDPlaceFaces", 800, 100)
-    connect(page, photo, 0, encode, "image")
-    for slot, source in enumerate((load, encode)):
-        connect(page, source, 0, place, f"faces.face{slot}")
-    page.evaluate("id => { app.graph.getNodeById(id).title = 'Ben' }", encode)
-    shared = page.evaluate("app.graph.serialize()")
-    for one in shared["nodes"]:
-        files = {load: "Anna.safetensors", photo: "a photo elsewhere.png"}
-        if str(one["id"]) in files:
-            one["widgets_values"][0] = files[str(one["id"])]
-    page.evaluate("shared => app.loadGraphData(shared)", shared)
-    panel = page.locator(".dynamicid-missing")
-    panel.get_by_text("Faces that this graph needs are not here: Anna, Ben.").wait_for()
-    sent = [face_with_portrait(site.base / "temp" / f"{name}.safetensors") for name in ("Ben", "Anna")]
-    with page.expect_file_chooser() as chooser:
-        panel.get_by_text("choose face files").click()
-    chooser.value.set_files(sent)
-    panel.wait_for(state="detached")
-    prompt = page.evaluate("app.graphToPrompt()")["output"]
-    faces = [prompt[prompt[place]["inputs"][f"faces.face{slot}"][0]]["inputs"]["face_file"] for slot in range(2)]
-    assert faces == ["Anna.safetensors", "Ben.safetensors"]
-    assert preview_of_cast(page, site, place).size == (512, 512)
-    page.close()
-    assert errors == []
-
-
 def people_in_boxes(page, count: int = 2) -> str:
     """Place Faces in Boxes with people; returns its id."""
     place = add(page, "DynamicIDPlaceFaces", 500, 50)

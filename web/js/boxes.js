@@ -1,8 +1,9 @@
 // Place Faces in Boxes and Cast from Photos: people's places shown and drawn in the node.
 
 import { app } from "../../../scripts/app.js"
-import { addDrawing, Drawing, inputOf, round, setValues, widgetOf } from "./drawing.js"
-import { peopleOf, personColor } from "./people.js"
+import { inputOf, peopleBefore, total } from "./casts.js"
+import { addDrawing, Drawing, round, setValues, widgetOf } from "./drawing.js"
+import { peopleOf, personAfter } from "./people.js"
 import { texts } from "./texts.js"
 
 const EDGE = 0.04 // as dynamicid_core/layouts.py leaves free
@@ -105,20 +106,21 @@ class Editor extends Drawing {
     this.canvas.hidden = !this.switch.hidden
     if (source) return this.say(pen, texts.boxesElsewhere)
     const boxes = boxesOf(this.node)
-    boxes.forEach((box, number) => this.drawBox(pen, box, number))
+    const before = peopleBefore(this.node)
+    boxes.forEach((box, number) => this.drawBox(pen, box, personAfter(total([...before, number]))))
     if (!boxes.length) this.say(pen, widgetOf(this.node, "layout")?.value === FREE ? texts.placesFree : texts.drawBoxes)
   }
 
-  drawBox(pen, [left, top, right, bottom], number) {
+  drawBox(pen, [left, top, right, bottom], person) {
     const { width, height } = this.canvas
     const frame = [left * width, top * height, (right - left) * width, (bottom - top) * height]
-    pen.fillStyle = pen.strokeStyle = personColor(number)
+    pen.fillStyle = pen.strokeStyle = person.color
     pen.globalAlpha = 0.4
     pen.fillRect(...frame)
     pen.globalAlpha = 1
     pen.lineWidth = 2
     pen.strokeRect(...frame)
-    this.number(pen, number, personColor(number), frame[0] + 4, frame[1] + 4)
+    this.number(pen, person, frame[0] + 4, frame[1] + 4)
   }
 }
 

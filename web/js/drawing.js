@@ -1,14 +1,13 @@
 // A drawing of the picture to be made, in a node, that follows the pointer: with both kinds of nodes.
 
-import { after } from "./people.js"
+import { after } from "./widgets.js"
 
 const HEIGHT = 220 // px of the widget
 const GROUND = "#2e3034"
 
-export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
+const drawings = new WeakMap() // node -> its drawing
 
-/** The node that is connected to an input, if there is one. */
-export const inputOf = (node, name) => node.getInputNode?.(node.findInputSlot(name)) ?? null
+export const widgetOf = (node, name) => node.widgets?.find((widget) => widget.name === name)
 
 /** A fraction of the picture as files keep it. */
 export const round = (value) => Math.round(Math.min(Math.max(value, 0), 1) * 1000) / 1000
@@ -26,6 +25,11 @@ export function setValues(node, values) {
     widget.value = value
     widget.callback?.(value)
   }
+}
+
+/** Draw what the nodes of a graph show anew: one's people may stand in another's picture. */
+export function redraw(graph) {
+  for (const node of graph?.nodes ?? []) drawings.get(node)?.draw()
 }
 
 /** What drawings share; each says what it shows (`paint`) and what the pointer does (`begin`, `move`, `end`, `remove`). */
@@ -70,27 +74,34 @@ export class Drawing {
     this.paint(pen)
   }
 
+  /** A sentence at the bottom, on a plate: there may be people behind it. */
   say(pen, text) {
-    pen.fillStyle = "#bbb"
     pen.font = "12px sans-serif"
+    const [{ width, height }, most] = [this.canvas, this.canvas.width - 8]
+    const wide = Math.min(pen.measureText(text).width, most)
+    pen.fillStyle = "#101010"
+    pen.fillRect((width - wide) / 2 - 4, height - 22, wide + 8, 18)
+    pen.fillStyle = "#ddd"
     pen.textAlign = "center"
-    pen.fillText(text, this.canvas.width / 2, this.canvas.height / 2, this.canvas.width - 8)
+    pen.fillText(text, width / 2, height - 9, most)
   }
 
-  /** A number on a plate, whose upper left corner is at these pixels. */
-  number(pen, number, color, x, y) {
-    pen.fillStyle = "#101010"
-    pen.fillRect(x, y, 24, 22)
-    pen.fillStyle = color
+  /** A person's number on a plate, whose upper left corner is at these pixels. */
+  number(pen, { label, color }, x, y) {
     pen.font = "bold 16px sans-serif"
+    const width = Math.max(24, pen.measureText(label).width + 10)
+    pen.fillStyle = "#101010"
+    pen.fillRect(x, y, width, 22)
+    pen.fillStyle = color
     pen.textAlign = "center"
-    pen.fillText(String(number + 1), x + 12, y + 16)
+    pen.fillText(label, x + width / 2, y + 16)
   }
 }
 
 /** Put a drawing into its node, drawn again whenever one of the widgets in `watched` changes. */
 export function addDrawing(drawing, name, watched) {
   const { node } = drawing
+  drawings.set(node, drawing)
   const widget = node.addDOMWidget(name, "dynamicid_drawing", drawing.element, {
     serialize: false, hideOnZoom: false, hideInPanel: true, getMinHeight: () => HEIGHT, getValue: () => "", setValue: () => {}
   })

@@ -20,10 +20,10 @@ const SET_UP = {
   DynamicIDLoadFace: [setUpLoadFace],
   DynamicIDEditMotion: [setUpPresets],
   DynamicIDBlendFaces: [setUpPeople],
-  DynamicIDPlaceFace: [setUpOutlines, setUpIdle],
+  DynamicIDPlaceFace: [setUpPeople, setUpOutlines, setUpIdle],
   DynamicIDPlaceFaces: [setUpPeople, setUpBoxes, setUpIdle],
   DynamicIDCast: [setUpPeople, setUpBoxes, setUpIdle],
-  DynamicIDEncodeGroup: [setUpGroup],
+  DynamicIDEncodeGroup: [setUpPeople, setUpGroup],
   DynamicIDPreviewCast: [setUpIdle],
   DynamicIDScoreFaces: [setUpReport],
   DynamicIDRefineFaces: [setUpReport]

@@ -1,6 +1,6 @@
 // Widgets that do nothing while something is connected are greyed, so that no value is typed in vain.
 
-import { after } from "./people.js"
+import { after } from "./widgets.js"
 
 const CANVAS = ["width", "height"]
 const IDLE = { // type of node -> what a link to an input makes of widgets: idle with it, or idle without it

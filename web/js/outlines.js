@@ -1,21 +1,15 @@
 // Place Face: where a person shall be, drawn around by hand in the node, beside the others of the cast.
 
-import { app } from "../../../scripts/app.js"
 import { boxesOf } from "./boxes.js"
-import { addDrawing, Drawing, inputOf, round, setValues, widgetOf } from "./drawing.js"
-import { after, peopleOf, personColor } from "./people.js"
+import { castOf, GROUP, inputOf, ONE, peopleBefore, placesOf, total } from "./casts.js"
+import { addDrawing, Drawing, redraw, round, setValues, widgetOf } from "./drawing.js"
+import { numberPeople, peopleOf, personAfter } from "./people.js"
 import { texts } from "./texts.js"
+import { after } from "./widgets.js"
 
 const STEP = 0.008 // of the picture: nearer points are left out
 const SMALLEST = 0.03 // of the picture: what is smaller was no outline but a click
 const [OWN, OTHERS] = [0.55, 0.2] // opacity
-const ONE = "DynamicIDPlaceFace" // adds one person to the cast
-const SEVERAL = ["DynamicIDPlaceFaces", "DynamicIDCast"] // ... adds several, each in a box
-const GROUP = "DynamicIDEncodeGroup" // begins one with everybody in a photo, as its last run found them
-const CASTS = [ONE, ...SEVERAL, GROUP]
-const CAST = "DYNAMICID_CAST"
-
-const drawings = new WeakMap() // node -> its drawing
 
 // --- outlines: lists of [x, y] as fractions of the picture -----------------------------------------------------------
 
@@ -33,39 +27,22 @@ const corners = ([left, top, right, bottom]) => [[left, top], [right, top], [rig
 
 // --- the cast ---------------------------------------------------------------------------------------------------------
 
-/** The node that takes a node's cast and adds people to it, if there is one. */
-function next(node) {
-  const links = (node.outputs ?? []).flatMap((output) => output.links ?? []).map((id) => node.graph.links[id])
-  const takers = links.filter((link) => link?.type === CAST).map((link) => node.graph.getNodeById(link.target_id))
-  return takers.find((taker) => CASTS.includes(taker?.comfyClass)) ?? null
-}
-
-/** All nodes that add people to the cast that a node adds somebody to, in order. */
-function castOf(node) {
-  const chain = [node]
-  for (let one = inputOf(node, "cast"); one && !chain.includes(one); one = inputOf(one, "cast")) chain.unshift(one)
-  for (let one = next(node); one && !chain.includes(one); one = next(one)) chain.push(one)
-  return chain.filter((one) => CASTS.includes(one.comfyClass))
-}
-
-/** Draw a node's cast anew, in all nodes that show it. */
-function drawAll(node) {
-  for (const one of castOf(node)) drawings.get(one)?.draw()
-}
-
 /** The outlines of each person that a node adds to the cast; none where another node gives the place. */
 function outlinesOfAll(node) {
   if (node.comfyClass === ONE) return [outlinesOf(node)]
   const of = (box) => (box ? [corners(box)] : [])
-  if (node.comfyClass === GROUP) return (app.nodeOutputs?.[node.id]?.places ?? []).map(of)
+  if (node.comfyClass === GROUP) return (placesOf(node) ?? []).map(of)
   const boxes = inputOf(node, "bboxes") ? [] : boxesOf(node)
   return Array.from({ length: peopleOf(node) }, (_, person) => (inputOf(node, `masks.mask${person}`) ? [] : of(boxes[person])))
 }
 
-/** Everybody's places: { node, number, outlines }, people counted from 0. */
+/** Everybody's places: { node, person, outlines }. */
 function places(node) {
-  const found = castOf(node).flatMap((one) => outlinesOfAll(one).map((outlines) => ({ node: one, outlines })))
-  return found.map((place, number) => ({ ...place, number }))
+  const placesOfOne = (one) => {
+    const before = peopleBefore(one)
+    return outlinesOfAll(one).map((outlines, number) => ({ node: one, person: personAfter(total([...before, number])), outlines }))
+  }
+  return castOf(node).flatMap(placesOfOne)
 }
 
 // --- the drawing ------------------------------------------------------------------------------------------------------
@@ -112,7 +89,7 @@ class Outlines extends Drawing {
 
   set(outlines) {
     setValues(this.node, { outline: write(outlines) })
-    drawAll(this.node)
+    redraw(this.node.graph)
   }
 
   paint(pen) {
@@ -120,15 +97,15 @@ class Outlines extends Drawing {
     const own = cast.find((place) => place.node === this.node)
     for (const place of cast) if (place !== own) this.fill(pen, place, OTHERS)
     if (inputOf(this.node, "mask")) return this.say(pen, texts.maskElsewhere)
-    this.canvas.title = texts.drawOutline.replace("{number}", own.number + 1)
+    this.canvas.title = texts.drawOutline.replace("{number}", own.person.label)
     const outlines = this.stroke ? [...own.outlines, this.stroke] : own.outlines
     this.fill(pen, { ...own, outlines }, OWN)
     if (!outlines.length) this.say(pen, this.canvas.title)
   }
 
   /** What a person's outlines enclose, as the node computes it, and the person's number in the first of them. */
-  fill(pen, { number, outlines }, opacity) {
-    pen.fillStyle = pen.strokeStyle = personColor(number)
+  fill(pen, { person, outlines }, opacity) {
+    pen.fillStyle = pen.strokeStyle = person.color
     pen.lineWidth = 2
     for (const path of outlines.map((outline) => this.path(outline))) {
       pen.globalAlpha = opacity
@@ -136,21 +113,22 @@ class Outlines extends Drawing {
       pen.globalAlpha = Math.min(1, 2 * opacity)
       pen.stroke(path)
     }
+    pen.globalAlpha = 1
     if (outlines.length) {
       const middle = [0, 1].map((axis) => outlines[0].reduce((sum, at) => sum + at[axis], 0) / outlines[0].length)
-      this.number(pen, number, personColor(number), middle[0] * this.canvas.width - 12, middle[1] * this.canvas.height - 11)
+      this.number(pen, person, middle[0] * this.canvas.width - 12, middle[1] * this.canvas.height - 11)
     }
-    pen.globalAlpha = 1
   }
 }
 
 export function setUpOutlines(node) {
-  const drawing = new Outlines(node)
-  drawings.set(node, drawing)
-  addDrawing(drawing, "place", ["outline"])
+  addDrawing(new Outlines(node), "place", ["outline"])
 }
 
-/** Encode Group Photo says with each run where everybody is. */
+/** Encode Group Photo says with each run where everybody is; the graph keeps it, for who opens it before the next. */
 export function setUpGroup(node) {
-  after(node, "onExecuted", () => requestAnimationFrame(() => drawAll(node)))
+  after(node, "onExecuted", (output) => {
+    if (output?.places) node.properties.places = output.places
+    requestAnimationFrame(() => numberPeople(node.graph))
+  })
 }

@@ -1,11 +1,16 @@
 // Person 1 is person 1, in one colour, wherever people are counted; and a colour for each kind of our links.
 
 import { app } from "../../../scripts/app.js"
+import { GROUP, peopleBefore, peopleOfSlot, placesOf, total, usedSlots } from "./casts.js"
+import { redraw } from "./drawing.js"
 import { texts } from "./texts.js"
+import { after } from "./widgets.js"
 
 const COLORS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2"] // as captions.py has them
-const SLOT = /^(?:faces\.face|photos\.photo|masks\.mask)(\d+)$/ // growing lists with a slot for each person
-const PERSON = /^(?:faces|photos)\./ // ... and of these the ones that bring somebody
+const SLOT = /^(?:faces\.face|photos\.photo|masks\.mask(\d+))/ // growing lists with a slot for each person
+const UNCOUNTED = "#a0a0a0" // somebody after a group photo whose people no run has counted yet
+
+const numbered = new WeakSet() // nodes that count people
 
 const LINKS = { DYNAMICID: "#c7a66b", FACE_ANALYSIS: "#8fb3a9", DYNAMICID_FACE: "#e58fb1", DYNAMICID_CAST: "#b39ddb" }
 
@@ -23,40 +28,66 @@ export function personColor(number) {
   return COLORS[number] ?? `hsl(${(number * 222.5) % 360} 60% 60%)`
 }
 
-/** The slots of a node's growing lists of people. */
-function personSlots(node) {
-  return (node.inputs ?? []).filter((input) => SLOT.test(input.name))
+/** The person after so many others, as `total` counts them: { label, color }. */
+export function personAfter({ known, open }) {
+  return open ? { label: `n+${known + 1}`, color: UNCOUNTED } : { label: String(known + 1), color: personColor(known) }
 }
 
-/** How many people are connected: places to draw. */
+/** How many people a node's slots bring, as far as that is known: places to draw. */
 export function peopleOf(node) {
-  return personSlots(node).filter((input) => PERSON.test(input.name) && input.link != null).length
+  return usedSlots(node).reduce((all, slot) => all + (peopleOfSlot(node, slot) ?? 1), 0)
 }
 
+/** Give a slot of a node another label. Nodes 2.0 draws a slot again only where another object takes its place. */
+function relabel(node, slots, slot, label) {
+  if (slot.label === label) return
+  slot.label = label
+  if (LiteGraph.vueNodesMode) slots[slots.indexOf(slot)] = new slot.constructor(slot, node)
+  node.setDirtyCanvas?.(true, true)
+}
+
+/** The slots of growing lists count people from 1, after those who are in the cast already. */
 function nameSlots(node) {
-  for (const input of personSlots(node)) {
-    const text = input.name.startsWith("masks.") ? texts.maskOf : texts.person
-    input.label = text.replace("{number}", Number(input.name.match(SLOT)[1]) + 1)
+  const slots = (node.inputs ?? []).filter((input) => SLOT.test(input.name))
+  if (!slots.length) return
+  const before = peopleBefore(node)
+  const people = [...before]
+  for (const input of slots) {
+    const [, mask] = input.name.match(SLOT)
+    if (mask !== undefined) {
+      relabel(node, node.inputs, input, texts.maskOf.replace("{number}", personAfter(total([...before, Number(mask)])).label))
+      continue
+    }
+    const first = personAfter(total(people)).label
+    if (input.link != null) people.push(peopleOfSlot(node, input))
+    const last = people.at(-1) > 1 && input.link != null ? `\u2013${personAfter(total([...people, -1])).label}` : ""
+    relabel(node, node.inputs, input, texts.person.replace("{number}", first + last))
   }
-  node.graph?.trigger?.("node:slot-label:changed", { nodeId: node.id, slotType: 1 }) // Nodes 2.0 listens; 1: inputs
 }
 
-/** Call `then` after the host's own handlers of an event of a node. */
-export function after(node, event, then) {
-  const before = node[event]
-  node[event] = function (...args) {
-    const result = before?.apply(this, args)
-    then.apply(this, args)
-    return result
-  }
+/** Encode Group Photo says of its cast how many people are in it. */
+function nameCast(node) {
+  const output = node.outputs.find((one) => one.type === "DYNAMICID_CAST")
+  const people = placesOf(node)?.length
+  const said = people === undefined ? texts.uncounted : texts.counted.replace("{number}", people)
+  relabel(node, node.outputs, output, `${output.localized_name ?? output.name} (${said})`)
 }
 
-/** A growing list counts people from 1; its slots' names, which files keep, count from 0. */
+const numberOne = (node) => (node.comfyClass === GROUP ? nameCast(node) : nameSlots(node))
+
+/** Number the people of a graph anew: who comes before them may have changed. */
+export function numberPeople(graph) {
+  for (const node of graph?.nodes ?? []) if (numbered.has(node)) numberOne(node)
+  redraw(graph)
+}
+
+/** People are numbered whenever a node of a cast, or what is connected to it, changes. */
 export function setUpPeople(node) {
-  const name = () => nameSlots(node)
-  name()
-  for (const event of ["onConnectionsChange", "onConfigure"]) {
-    after(node, event, name) // before a new slot is drawn
-    after(node, event, () => requestAnimationFrame(name)) // some slots come and go after the event
+  numbered.add(node)
+  numberOne(node)
+  const number = () => numberPeople(node.graph)
+  for (const event of ["onConnectionsChange", "onConfigure", "onRemoved"]) {
+    after(node, event, number) // before a new slot is drawn
+    after(node, event, () => requestAnimationFrame(number)) // some slots come and go after the event
   }
 }

@@ -1,7 +1,7 @@
 // Score Faces and Refine Faces: their report, in the node.
 
 import { app } from "../../../scripts/app.js"
-import { after } from "./people.js"
+import { after } from "./widgets.js"
 
 const HEIGHT = 80 // px
 

@@ -13,6 +13,8 @@ export const texts = {
   presets: "What the face shows",
   person: "person {number}",
   maskOf: "mask of person {number}",
+  counted: "people: {number}",
+  uncounted: "people: counted in a run",
   drawBoxes: "connect people, or draw boxes here",
   placesFree: "everybody may be anywhere: draw boxes here",
   drawOutline: "draw around where person {number} shall be",
@@ -21,7 +23,8 @@ export const texts = {
   forPhotos: "models for photos",
   forDrawings: "models for drawn people",
   facesMissing: "Faces that this graph needs are not here: {names}.",
-  chooseFaces: "choose face files",
+  chooseFaces: "choose face files or photos",
+  everybodyIn: "everybody in {name}",
   switchOn: "Create Bounding Boxes needs Nodes 2.0: switch on"
 }
 

@@ -11,3 +11,13 @@ export function addButton(node, name, label, callback) {
   button.serialize = false // not an input of the node
   return button
 }
+
+/** Call `then` after the host's own handlers of an event of a node. */
+export function after(node, event, then) {
+  const before = node[event]
+  node[event] = function (...args) {
+    const result = before?.apply(this, args)
+    then.apply(this, args)
+    return result
+  }
+}
