@@ -133,6 +133,34 @@ def test_a_button_turns_a_template_to_photos_and_back(window, site: Server, node
     assert errors == []
 
 
+@BOTH
+def test_a_folder_of_models_that_goes_while_the_host_runs_is_a_sentence(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
+    open_template(page, "2 One Person")
+    shrink(page)
+    answers: list[int] = []
+    page.on("response", lambda answer: answers.append(answer.status))
+    folder = site.base / "models/dynamicid"
+    away = folder.rename(site.base / "dynamicid elsewhere")
+    try:
+        page.get_by_test_id("queue-button").click()
+        said = page.locator(".p-toast-message").filter(has_text="Load DynamicID")
+        said.get_by_text(f"There is no file '{WORLD['saa']}' in models/dynamicid.").wait_for()
+        names = site.get("/object_info/DynamicIDLoader")["DynamicIDLoader"]["input"]["required"]["saa_file"][1][
+            "options"
+        ]
+        assert names == []
+        again, more = open_page(window, site, **{NODES_2: nodes2})  # nor does a page opened then miss our nodes
+        again.close()
+        assert more == []
+    finally:
+        away.rename(folder)
+    assert answers and max(answers) < 500
+    run(page, site)
+    page.close()
+    assert errors == []
+
+
 # --- places -------------------------------------------------------------------------------------------------------
 
 
