@@ -13,7 +13,7 @@ from dynamicid_core.captions import person_color
 from .settings import CHECKPOINT, CLIP_VISION, PACK, PUBLISHED, SAA, VAE, Setting
 
 GROUPS = {  # colours by step
-    "Start here": "#8a6d1f", "Models": "#555555", "Who": "#3f789e", "Where": "#3f8a5a", "Prompt": "#7a4f9e", "Picture": "#9e4f5a",
+    "Start here": "#8a6d1f", "Models": "#8c8c8c", "Who": "#3f789e", "Where": "#3f8a5a", "Prompt": "#7a4f9e", "Picture": "#9e4f5a",
     "Faces": "#8a5a3f",
 }  # fmt: skip
 NOTES = ("What to do", "Models for photos", "In this graph")  # titles

@@ -141,10 +141,20 @@ def test_notes_tell_what_to_do_first_and_where_models_come_from(name):
 @pytest.mark.parametrize("name", ALL)
 def test_titles_and_notes_are_known_to_every_language(name):
     workflow = template(name)
-    known = json.loads((ROOT / "locales/en/main.json").read_text(encoding="utf-8"))["dynamicidTemplates"]
+    known = json.loads((ROOT / "locales/en/main.json").read_text(encoding="utf-8"))
     titles = {node["title"] for node in workflow["nodes"] if "title" in node} | {g["title"] for g in workflow["groups"]}
     notes = {node["widgets_values"][0] for node in workflow["nodes"] if node["type"] == NOTE}
-    assert (titles | notes) - known.keys() <= {"Two People (DynamicID)"}
+    assert titles | notes <= known["dynamicidTemplates"].keys() | known["dynamicidBlueprints"].keys()
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "subgraphs").glob("*.json")), ids=lambda file: file.stem)
+def test_what_blueprints_show_is_known_to_every_language(file):
+    known = json.loads((ROOT / "locales/en/main.json").read_text(encoding="utf-8"))
+    (inside,) = json.loads(file.read_text(encoding="utf-8"))["definitions"]["subgraphs"]
+    titles = {one["title"] for one in (*inside["nodes"], *inside["groups"]) if "title" in one}
+    sockets = {one["name"] for one in (*inside["inputs"], *inside["outputs"])}
+    assert sockets | {inside["name"]} <= known["dynamicidBlueprints"].keys()
+    assert titles <= known["dynamicidTemplates"].keys() | known["dynamicidBlueprints"].keys()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -179,7 +179,7 @@ def sees_picture(page, number: str) -> None:
     page.wait_for_function("id => app.graph.getNodeById(id).imgs?.[0]?.naturalWidth >= 64", arg=number)
 
 
-def run(page, site: Server) -> tuple[dict, dict]:
+def run(page, site: Server, slowest: float = SLOWEST_RUN) -> tuple[dict, dict]:
     """Press Run and wait: the graph as the page sent it, and its outputs. Fails if the host refuses it or it fails."""
     with page.expect_response(
         lambda answer: answer.url.endswith("/prompt") and answer.request.method == "POST"
@@ -187,13 +187,24 @@ def run(page, site: Server) -> tuple[dict, dict]:
         page.get_by_test_id("queue-button").click()
     answer = sent.value.json()
     assert not answer.get("error") and not answer["node_errors"], answer
-    end = time.monotonic() + SLOWEST_RUN
+    end = time.monotonic() + slowest
     while time.monotonic() < end:
         if done := site.get(f"/history/{answer['prompt_id']}").get(answer["prompt_id"]):
             assert done["status"]["status_str"] == "success", done["status"]
             return json.loads(sent.value.request.post_data)["prompt"], done["outputs"]
         page.wait_for_timeout(200)
-    raise TimeoutError(f"The run did not end within {SLOWEST_RUN} s:\n{site.log()[-2000:]}")
+    raise TimeoutError(f"The run did not end within {slowest:g} s:\n{site.log()[-2000:]}")
+
+
+def other_tab_and_back(page) -> None:
+    """Open an empty graph in a tab of its own, and come back to the one before."""
+    tabs = page.get_by_test_id("topbar-workflow-tabs").locator(".workflow-label")
+    count, nodes = tabs.count(), page.evaluate("app.graph.nodes.length")
+    page.evaluate("app.extensionManager.command.execute('Comfy.NewBlankWorkflow')")
+    page.wait_for_function("app.graph.nodes.length === 0")
+    tabs.nth(count - 1).click()
+    page.wait_for_function("count => app.graph.nodes.length === count", arg=nodes)
+    page.wait_for_timeout(500)
 
 
 def open_search(page) -> None:

@@ -17,6 +17,7 @@ from browsing import (
     face_with_portrait,
     node,
     open_page,
+    other_tab_and_back,
     press,
     preview_of_cast,
     run,
@@ -56,22 +57,30 @@ def number_of(page, title: str) -> str:
 # --- the gallery and the language ---------------------------------------------------------------------------------
 
 
-def test_the_gallery_has_the_shortest_graph_first_and_opens_it(page) -> None:
+@BOTH
+def test_the_gallery_has_the_shortest_graph_first_and_opens_it(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
     page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text("comfyui-dynamicid", exact=True).first.click()
     for title in TITLES:
         page.get_by_text(title, exact=True).first.wait_for()
     shown = [text.strip() for text in page.locator("h3").all_inner_texts()]
     assert [text for text in shown if text in TITLES] == TITLES
+    pictures = "[...document.querySelectorAll('img')].filter((image) => image.naturalWidth > 500).length"
+    page.wait_for_function(f"count => {pictures} === count", arg=len(TITLES))  # photos, and what came of them
     page.get_by_text(TITLES[0], exact=True).first.click()
     page.wait_for_function("app.graph.nodes.length > 3")
     kinds = page.evaluate("app.graph.nodes.filter((n) => n.type !== 'MarkdownNote').map((n) => n.type)")
     assert len(kinds) == 4 and kinds.count("DynamicIDDrawnPerson") == 2 and "SaveImage" in kinds
+    page.close()
+    assert errors == []
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_a_template_speaks_the_language_of_the_page(window, site: Server, language: str) -> None:
-    page, errors = open_page(window, site, **{"Comfy.Locale": language})
+@pytest.mark.parametrize(
+    "language, nodes2", [("zh", False), *((language, True) for language in LANGUAGES)], ids=lambda value: str(value)
+)
+def test_a_template_speaks_the_language_of_the_page(window, site: Server, language: str, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{"Comfy.Locale": language, NODES_2: nodes2})
     words = json.loads((REPOSITORY / f"locales/{language}/main.json").read_text(encoding="utf-8"))["dynamicidTemplates"]
     names = json.loads((REPOSITORY / f"locales/{language}/nodeDefs.json").read_text(encoding="utf-8"))
     file = template("4 Expressions")
@@ -86,6 +95,24 @@ def test_a_template_speaks_the_language_of_the_page(window, site: Server, langua
     ]
     notes = page.evaluate("app.graph.nodes.filter((n) => n.type === 'MarkdownNote').map((n) => n.widgets[0].value)")
     assert notes == [words[one["widgets_values"][0]] for one in file["nodes"] if one["type"] == "MarkdownNote"]
+    page.close()
+    assert errors == []
+
+
+@BOTH
+def test_a_blueprint_speaks_the_language_of_the_page(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{"Comfy.Locale": "ja", NODES_2: nodes2})
+    words = json.loads((REPOSITORY / "locales/ja/main.json").read_text(encoding="utf-8"))["dynamicidBlueprints"]
+    open_template(page, "1 Two People")
+    shown = "n => [n.title, ...n.inputs.map((i) => i.label), ...n.widgets.map((w) => w.label), n.outputs[0].label]"
+    found = page.evaluate(f"app.graph.nodes.filter((n) => n.subgraph).flatMap({shown})")
+    assert len(found) > 20 and set(found) - {None} <= set(words.values())
+    for english in ("photo 1", "photo 2", "prompt", "steps", "checkpoint", "Two People (DynamicID)"):
+        assert words[english] in found
+        if nodes2:
+            page.get_by_text(words[english], exact=True).first.wait_for()
+    sent = page.evaluate("app.graphToPrompt()")["output"]
+    assert len([one for one in sent.values() if one["class_type"] == "DynamicIDEncodeFace"]) == 2  # as before
     page.close()
     assert errors == []
 
@@ -157,6 +184,26 @@ def test_a_folder_of_models_that_goes_while_the_host_runs_is_a_sentence(window, 
         away.rename(folder)
     assert answers and max(answers) < 500
     run(page, site)
+    page.close()
+    assert errors == []
+
+
+@BOTH
+def test_models_for_photos_that_are_not_there_are_offered(window, site: Server, nodes2: bool) -> None:
+    file = site.base / "models" / model_file("vae").path
+    away = file.rename(site.base / file.name)
+    try:
+        page, errors = open_page(window, site, **{NODES_2: nodes2})
+        open_template(page, "3 Two People in Boxes")
+        loader = page.evaluate("app.graph.nodes.find((node) => node.type === 'DynamicIDLoader').id")
+        page.evaluate("id => app.canvas.centerOnNode(app.graph.getNodeById(id))", loader)
+        page.evaluate("app.canvas.setZoom?.(1)")
+        press(page, str(loader), "switch")
+        page.get_by_test_id("error-overlay-see-errors").click()
+        page.get_by_test_id("missing-model-download").first.wait_for()
+        assert page.get_by_text(file.name).first.is_visible()
+    finally:
+        away.rename(file)
     page.close()
     assert errors == []
 
@@ -310,6 +357,8 @@ def test_previews_are_there_in_a_page_opened_anew_and_after_a_cached_run(window,
     connect(page, place, 0, preview, "cast")
     page.evaluate("id => { app.graph.getNodeById(id).widgets[0].value = 256 }", preview)
     _, outputs = run(page, site)
+    drawn = Image.open(io.BytesIO(site.view(outputs[preview]["images"][0]))).convert("RGB")
+    assert (191, 191, 191) in {color for _, color in drawn.getcolors(1 << 20)}, "the portrait of the only person"
     saved = page.evaluate("app.graph.serialize()")
     page.close()
 
@@ -327,6 +376,9 @@ def test_previews_are_there_in_a_page_opened_anew_and_after_a_cached_run(window,
         assert page.evaluate(IMAGES, number) == [outputs[number]["images"][0]["filename"]]
     _, again = run(page, site)
     assert {load, preview} <= again.keys(), "what is in the host's cache is sent again"
+    other_tab_and_back(page)
+    for number in (load, preview):
+        assert page.evaluate(IMAGES, number) == [again[number]["images"][0]["filename"]]
     assert Image.open(io.BytesIO(site.view(again[load]["images"][0]))).size[0] >= 64
     page.close()
     assert errors == more == []

@@ -19,6 +19,7 @@ from browsing import (
     node,
     open_page,
     open_search,
+    other_tab_and_back,
     press,
     preview_of_cast,
     run,
@@ -184,6 +185,8 @@ def test_the_report_of_a_score_stands_on_the_node(window, site: Server, nodes2: 
         connect(page, source, 0, target, name)
     run(page, site)
     page.locator(".dynamicid-report").get_by_text("1 scored: missing").wait_for()
+    other_tab_and_back(page)
+    page.locator(".dynamicid-report").get_by_text("1 scored: missing").wait_for()
     page.close()
     assert errors == []
 
@@ -330,18 +333,22 @@ def test_what_stopped_a_run_is_said_with_the_nodes_title(window, site: Server, n
     assert errors == []
 
 
-def test_what_artists_search_for_finds_our_nodes(page) -> None:
+@BOTH
+def test_what_artists_search_for_finds_our_nodes(window, site: Server, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
     open_search(page)
     wanted = {
         "same person": "Encode Face",
         "consistent character": "Encode Face",
         "character": "Drawn Person",
         "portrait": "Encode Face",
-        "group photo": "Place Faces in Boxes",
+        "group photo": "Encode Group Photo",
     }
     for words, title in wanted.items():
         page.locator("input:focus").fill(words)
         page.get_by_text(title, exact=True).first.wait_for()
+    page.close()
+    assert errors == []
 
 
 # --- help and languages -------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import { showEarlierPreviews } from "./previews.js"
 import { setUpPresets } from "./presets.js"
 import { setUpReport } from "./report.js"
 import { tellMissingFaces } from "./sharing.js"
-import { setUpSwitch, translateTemplate } from "./templates.js"
+import { setUpSwitch, translateBlueprint, translateTemplate } from "./templates.js"
 import { loadTexts } from "./texts.js"
 
 const SET_UP = {
@@ -43,5 +43,6 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass?.startsWith("DynamicID")) colorLinks() // the page forgets them with every palette
     for (const setUp of SET_UP[node.comfyClass] ?? []) setUp(node)
+    if (node.subgraph) requestAnimationFrame(() => translateBlueprint(node)) // it gets its sockets a moment later
   }
 })

@@ -2,7 +2,7 @@
 
 import { app } from "../../../scripts/app.js"
 import { api } from "../../../scripts/api.js"
-import { texts, word } from "./texts.js"
+import { blueprintWord, texts, word } from "./texts.js"
 import { addButton } from "./widgets.js"
 
 const NOTE = "MarkdownNote"
@@ -19,8 +19,25 @@ api.getWorkflowTemplates = async function (...args) {
 /** What a template says of itself: see devtools/building/files.py. */
 const about = (graph) => graph?.extra?.dynamicid
 
+/** What a blueprint of ours shows outside and inside, which is English in its file; whatever an artist wrote stays. */
+export function translateBlueprint(node) {
+  const { subgraph } = node
+  if (!subgraph || blueprintWord(subgraph.name) === subgraph.name) return
+  if (node.title === subgraph.name) node.title = blueprintWord(node.title)
+  for (const input of subgraph.inputs.filter((one) => !one.label && blueprintWord(one.name) !== one.name)) {
+    subgraph.renameInput(input, blueprintWord(input.name))
+  }
+  for (const output of subgraph.outputs.filter((one) => !one.label && blueprintWord(one.name) !== one.name)) {
+    subgraph.renameOutput(output, blueprintWord(output.name))
+  }
+  for (const one of [...subgraph.nodes, ...subgraph.groups]) {
+    if (blueprintWord(one.title) !== one.title) one.title = blueprintWord(one.title)
+  }
+}
+
 /** Titles, groups and notes of a template, which are English in its file; whatever an artist wrote stays. */
 export function translateTemplate(graph) {
+  for (const node of graph.nodes) translateBlueprint(node)
   if (!about(graph)) return
   for (const one of [...graph.nodes, ...graph.groups]) {
     if (word(one.title) !== one.title) one.title = word(one.title)

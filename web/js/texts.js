@@ -28,19 +28,26 @@ export const texts = {
   switchOn: "Create Bounding Boxes needs Nodes 2.0: switch on"
 }
 
-// Words of menus whose values stay English: English word -> the artist's.
+// Words of menus whose values stay English, and of templates and blueprints: English -> the artist's.
 const words = {}
+const blueprints = {}
 
 export async function loadTexts() {
   const language = app.extensionManager?.setting?.get?.("Comfy.Locale") ?? "en"
   const all = await api.fetchApi("/i18n").then((answer) => (answer.ok ? answer.json() : {}))
   Object.assign(texts, all.en?.dynamicid, all[language]?.dynamicid)
   Object.assign(words, all[language]?.dynamicidWords, all[language]?.dynamicidTemplates)
+  Object.assign(blueprints, all[language]?.dynamicidBlueprints)
 }
 
 /** A word of a menu in the artist's language. */
 export function word(english) {
   return words[english] ?? english
+}
+
+/** A word of a blueprint, such as a socket's name, in the artist's language. */
+export function blueprintWord(english) {
+  return blueprints[english] ?? words[english] ?? english
 }
 
 /** Tell the artist that something failed: a toast with a title and a sentence, for `life` milliseconds. */
