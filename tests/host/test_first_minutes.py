@@ -90,6 +90,9 @@ def test_a_template_speaks_the_language_of_the_page(window, site: Server, langua
         own = one.get("title")
         assert own or one["type"] not in names or titles[one["id"]] == names[one["type"]]["display_name"]
         assert own is None or titles[one["id"]] == words[own]
+    if not nodes2:
+        fields = "app.graph.nodes.filter((n) => n.type === 'DynamicIDEditMotion').map((n) => n.widgets[0].element.placeholder)"
+        assert page.evaluate(fields) == [names["DynamicIDEditMotion"]["inputs"]["expression"]["name"]] * 2
     assert page.evaluate("app.graph.groups.map((group) => group.title)") == [
         words[group["title"]] for group in file["groups"]
     ]

@@ -194,6 +194,8 @@ def test_the_report_of_a_score_stands_on_the_node(window, site: Server, nodes2: 
 def people_in_boxes(page, count: int = 2) -> str:
     """Place Faces in Boxes with people; returns its id."""
     place = add(page, "DynamicIDPlaceFaces", 500, 50)
+    labels = page.evaluate("id => app.graph.getNodeById(id).inputs.map((i) => i.label).filter(Boolean)", place)
+    assert labels == ["person 1", "person 2"], "whoever will be connected"
     for slot, name in enumerate(("first", "second")[:count]):
         face = add(page, "DynamicIDLoadFace", 50, 50 + 250 * slot, face_file=f"{name}.safetensors")
         connect(page, face, 0, place, f"faces.face{slot}")

@@ -13,6 +13,7 @@ import { setUpReport } from "./report.js"
 import { tellMissingFaces } from "./sharing.js"
 import { setUpSwitch, translateBlueprint, translateTemplate } from "./templates.js"
 import { loadTexts } from "./texts.js"
+import { translatePlaceholders } from "./widgets.js"
 
 const SET_UP = {
   DynamicIDLoader: [setUpSwitch],
@@ -41,7 +42,10 @@ app.registerExtension({
     showEarlierPreviews(app.rootGraph ?? app.graph).catch((error) => console.warn("DynamicID: no earlier previews", error))
   },
   nodeCreated(node) {
-    if (node.comfyClass?.startsWith("DynamicID")) colorLinks() // the page forgets them with every palette
+    if (node.comfyClass?.startsWith("DynamicID")) {
+      colorLinks() // the page forgets them with every palette
+      translatePlaceholders(node)
+    }
     for (const setUp of SET_UP[node.comfyClass] ?? []) setUp(node)
     if (node.subgraph) requestAnimationFrame(() => translateBlueprint(node)) // it gets its sockets a moment later
   }

@@ -52,16 +52,19 @@ function nameSlots(node) {
   if (!slots.length) return
   const before = peopleBefore(node)
   const people = [...before]
+  let free = 0 // slots so far that bring nobody, and do not count once something is connected to a later one
   for (const input of slots) {
     const [, mask] = input.name.match(SLOT)
     if (mask !== undefined) {
       relabel(node, node.inputs, input, texts.maskOf.replace("{number}", personAfter(total([...before, Number(mask)])).label))
       continue
     }
-    const first = personAfter(total(people)).label
-    if (input.link != null) people.push(peopleOfSlot(node, input))
-    const last = people.at(-1) > 1 && input.link != null ? `\u2013${personAfter(total([...people, -1])).label}` : ""
-    relabel(node, node.inputs, input, texts.person.replace("{number}", first + last))
+    const used = input.link != null
+    let number = personAfter(total(used ? people : [...people, free])).label
+    if (used) people.push(peopleOfSlot(node, input))
+    else free += 1
+    if (used && people.at(-1) > 1) number += `\u2013${personAfter(total([...people, -1])).label}`
+    relabel(node, node.inputs, input, texts.person.replace("{number}", number))
   }
 }
 

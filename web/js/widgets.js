@@ -21,3 +21,11 @@ export function after(node, event, then) {
     return result
   }
 }
+
+/** Fields for text of classic nodes show their widget's name in the artist's language too. */
+export function translatePlaceholders(node) {
+  for (const { name, element } of node.widgets ?? []) {
+    const label = node.inputs?.find((input) => input.widget?.name === name)?.localized_name
+    if (label && element?.placeholder === name) element.placeholder = label
+  }
+}
