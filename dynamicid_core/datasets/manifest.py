@@ -164,12 +164,13 @@ def check(photos: Sequence[Photo]) -> None:
 
 
 def need_pyarrow() -> None:
-    """Raise DynamicIDError, with what to install, if pyarrow is missing."""
+    """Raise DynamicIDError, with what to install, if pyarrow is missing or does not go with the NumPy that is there."""
     try:
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise DynamicIDError(
-            'Training sets need the Python package pyarrow. Install it with: python -m pip install "comfyui-dynamicid[train]"'
+            f"Training sets need the Python package pyarrow ({error}). Install it with: "
+            'python -m pip install "comfyui-dynamicid[train]"'
         ) from error
 
 

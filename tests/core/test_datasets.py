@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from dynamicid_core.datasets.checks import REASONS, CheckOptions
 from dynamicid_core.datasets.curation import wanted_likeness
 from dynamicid_core.datasets.identity import find_merges, judge_folder
 from dynamicid_core.datasets.labels import CELLS, FRONT, FULL_LEFT, pose_of, read_kdef_name, read_text
-from dynamicid_core.datasets.manifest import Manifest
+from dynamicid_core.datasets.manifest import Manifest, need_pyarrow
 from dynamicid_core.datasets.settings import DetectorChoice, Settings
 from dynamicid_core.datasets.storage import safe_names
 from dynamicid_core.landmarks import EXPRESSIONS
@@ -307,3 +308,11 @@ def test_names_of_one_person_are_joined_through_others():
     between = (a + b) / np.sqrt(2)
     (merge,) = find_merges({"x": a, "y": between, "z": b, "w": np.eye(4)[3]}, {"x": 2, "y": 3, "z": 3, "w": 9}, 0.6)
     assert (merge.names, merge.name) == (("x", "y", "z"), "y") and merge.similarity == pytest.approx(0.7071, abs=1e-4)
+
+
+def test_a_pyarrow_that_does_not_go_with_numpy_says_why(tmp_path, monkeypatch):
+    (tmp_path / "pyarrow.py").write_text("raise ImportError('pyarrow requires NumPy 2.0 or newer')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pyarrow", raising=False)
+    with pytest.raises(DynamicIDError, match=r"pyarrow \(pyarrow requires NumPy 2.0 or newer\).*pip install"):
+        need_pyarrow()
