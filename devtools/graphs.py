@@ -31,7 +31,7 @@ ROOM = {
     "DynamicIDBlendFaces": 40,
     "DynamicIDApply": 40,
     "DynamicIDPreviewCast": 300,
-    "DynamicIDGateMaps": 300,
+    "DynamicIDGateMaps": 480,
     "DynamicIDEditMotion": 130,
     "DynamicIDAnimateMotion": 90,
     "CLIPTextEncode": 110,

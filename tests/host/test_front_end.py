@@ -68,8 +68,13 @@ def test_template_opens_runs_and_shows_its_pictures(opened, site: Server, file: 
     assert errors == []
 
 
-@pytest.mark.parametrize("file", BLUEPRINTS, ids=lambda file: file.stem)
-def test_blueprint_is_found_and_runs(page, site: Server, file: Path) -> None:
+@pytest.mark.parametrize(
+    "file, nodes2",
+    [*((file, True) for file in BLUEPRINTS), (BLUEPRINTS[0], False)],
+    ids=lambda it: str(getattr(it, "stem", it)),
+)
+def test_blueprint_is_found_and_runs(window, site: Server, file: Path, nodes2: bool) -> None:
+    page, errors = open_page(window, site, **{NODES_2: nodes2})
     open_search(page)
     page.keyboard.type(file.stem)
     described = json.loads(file.read_text(encoding="utf-8"))["definitions"]["subgraphs"][0]["description"]
@@ -98,6 +103,8 @@ def test_blueprint_is_found_and_runs(page, site: Server, file: Path) -> None:
     assert Image.open(io.BytesIO(site.view(picture))).size == (64, 64)
     encoded = [entry for entry in sent.values() if entry["class_type"] == "DynamicIDEncodeFace"]
     assert len(encoded) == len(sockets) and all(entry["inputs"]["image"] == [photo, 0] for entry in encoded)
+    page.close()
+    assert errors == []
 
 
 # --- faces, boxes, presets ----------------------------------------------------------------------------------------
