@@ -345,8 +345,8 @@ def test_several_pictures_are_each_as_if_alone(did):
     alone = torch.cat([sample(did.pipe, latents=latent[None]) for latent in latents])
     together = sample(did.pipe, num_images_per_prompt=2, latents=latents)
     prompts = sample(did.pipe, prompt=["two people", "two people"], latents=latents)
-    torch.testing.assert_close(together, alone, atol=1e-3, rtol=0)
-    torch.testing.assert_close(prompts, alone, atol=1e-3, rtol=0)
+    torch.testing.assert_close(together, alone, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(prompts, alone, atol=1e-3, rtol=1e-3)
 
 
 def test_masks_with_frames_give_each_picture_its_own_regions(did):
@@ -360,8 +360,8 @@ def test_masks_with_frames_give_each_picture_its_own_regions(did):
         return sample(did.apply(cast).pipe, num_images_per_prompt=len(latents), latents=latents.clone())
 
     together = run(frames, swapped, latents)
-    torch.testing.assert_close(together[:1], run(left, right, latents[:1]), atol=1e-3, rtol=0)
-    torch.testing.assert_close(together[1:], run(right, left, latents[:1]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(together[:1], run(left, right, latents[:1]), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(together[1:], run(right, left, latents[:1]), atol=1e-3, rtol=1e-3)
 
 
 def films() -> Cast:
@@ -380,9 +380,9 @@ def test_faces_that_move_show_each_picture_of_a_batch_its_frame(did, cfg):
     film = sample(did.apply(films()).pipe, num_images_per_prompt=4, latents=latents.clone(), cfg=cfg)
     for frame in range(4):
         alone = sample(did.apply(films().at(frame)).pipe, latents=latents[:1].clone(), cfg=cfg)
-        torch.testing.assert_close(film[frame : frame + 1], alone, atol=1e-3, rtol=0)
+        torch.testing.assert_close(film[frame : frame + 1], alone, atol=1e-3, rtol=1e-3)
     assert not torch.allclose(film[0], film[1], atol=1e-2)
-    torch.testing.assert_close(film[2], film[3], atol=1e-3, rtol=0)  # the last frame stays
+    torch.testing.assert_close(film[2], film[3], atol=1e-3, rtol=1e-3)  # the last frame stays
 
 
 @pytest.fixture(scope="module")
@@ -418,7 +418,8 @@ def test_a_video_pipeline_gives_each_frame_its_faces(did, video):
     assert video.pipe.unet.attn_processors == before and torch.equal(film(), plain)
     for frame in range(3):
         alone = sample(did.apply(films().at(frame)).pipe, steps=2, latents=noise[:, :, 0].clone())
-        torch.testing.assert_close(made[:, :, frame], alone, atol=1e-3, rtol=0)
+        torch.testing.assert_close(made[:, :, frame], alone, atol=1e-3, rtol=1e-3)
+    assert (made[:, :, 0] - made[:, :, 2]).abs().max() > 0.1  # so it is that frame's face, not another's
 
 
 def test_rows_of_several_videos_are_their_frames_one_video_after_another(did):
@@ -810,8 +811,8 @@ def test_torch_compile(few_blocks, small, how, backend):
         pipe.unet = torch.compile(pipe.unet, backend=backend, fullgraph=True)
     if how == "wrapped before":
         torch.testing.assert_close(sample(pipe, steps=2), plain, atol=1e-4, rtol=0)
-    torch.testing.assert_close(sample(compiled.apply(two_people()).pipe, steps=2), expected, atol=1e-3, rtol=0)
-    torch.testing.assert_close(sample(compiled.apply(alone).pipe, steps=2), expected_alone, atol=1e-3, rtol=0)
+    torch.testing.assert_close(sample(compiled.apply(two_people()).pipe, steps=2), expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(sample(compiled.apply(alone).pipe, steps=2), expected_alone, atol=1e-3, rtol=1e-3)
     compiled.remove()
     did.remove()
     torch.testing.assert_close(sample(pipe, steps=2), plain, atol=1e-4, rtol=0)
