@@ -13,7 +13,6 @@ import shutil
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from building import ROOT
 from building.files import WORKFLOWS
@@ -122,7 +121,7 @@ def main(arguments: list[str]) -> int:
             page.goto(options.server)
             page.wait_for_function(READY)
             page.wait_for_timeout(2000)  # some time after it is there, the page opens its first graph
-            workflow = json.loads(Path(WORKFLOWS / f"{source.template}.json").read_text(encoding="utf-8"))
+            workflow = json.loads((WORKFLOWS / f"{source.template}.json").read_text(encoding="utf-8"))
             page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
             page.wait_for_timeout(1000)
             if source.code:

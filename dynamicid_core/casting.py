@@ -63,8 +63,9 @@ def encode_people(
     """A face for everybody, out of photos or ready, with their names.
 
     Of a photo with several faces the largest is taken, and the others are named in a message. ``names``: in the order of
-    ``people`` (:func:`names.parse_names`); a ready face keeps its own where none is given. ``before``: how many
-    people are in the cast already, after whom messages count. ``progress``: goes through people; the rest as in :func:`encode.encode_photos`, whose errors come with the person.
+    ``people`` (:func:`names.parse_names`); a ready face keeps its own where none is given. ``before``: how many people are
+    in the cast already, after whom messages count. ``progress``: goes through people; the rest as in
+    :func:`encode.encode_photos`, whose errors come with the person.
     """
     if not people:
         raise DynamicIDError("There is nobody to cast. Give a photo or a face.")
