@@ -63,7 +63,7 @@ def main() -> int:
     print(results.text())
     if options.page:
         sheets = Sheets(studio).write(ROOT / "docs" / "images")
-        write_page(ROOT / "docs" / "evidence.md", results, every, sheets)
+        write_page(ROOT / "docs" / "evidence.md", results, every, sheets, options.scale)
     return 0
 
 

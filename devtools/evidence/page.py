@@ -101,14 +101,18 @@ def series_table(results: Results, every: Sequence[Series]) -> str:
     return "\n".join(rows)
 
 
-def write_page(path: Path, results: Results, every: Sequence[Series], sheets: Sequence[Path]) -> None:
-    """Between the marks of the page, so that what people wrote around the numbers stays."""
+def _asked(scale: float) -> str:
+    return "All questions." if scale == 1 else f"Of all questions the first {scale:.0%} (`--scale {scale:g}`)."
+
+
+def write_page(path: Path, results: Results, every: Sequence[Series], sheets: Sequence[Path], scale: float) -> None:
+    """Between the marks of the page, so that what people wrote around the numbers stays. ``scale``: that of the series."""
     pictures = "\n\n".join(
         f"{SHEETS[sheet.stem]}\n\n![{sheet.stem}]({sheet.relative_to(path.parent).as_posix()})" for sheet in sheets
     )
     parts = {
         "claims": claims_table(results),
-        "series": f"{series_table(results, every)}\n\nEvery question with the noise of seeds {', '.join(map(str, SEEDS))}.",
+        "series": f"{series_table(results, every)}\n\n{_asked(scale)} Every question with the noise of seeds {', '.join(map(str, SEEDS))}.",
         "sheets": pictures,
     }
     text = path.read_text(encoding="utf-8")

@@ -33,6 +33,11 @@ def path_of(name: str, weights: Path = WEIGHTS) -> Path:
     return path
 
 
+def pack_files(folder: Path) -> list[Path]:
+    """The files of a pack of face networks: ONNX models, and the values that several of them share."""
+    return sorted(path for path in folder.iterdir() if path.suffix in (".onnx", ".values"))
+
+
 def autoencoder(weights: Path = WEIGHTS) -> Autoencoder:
     model = Autoencoder()
     model.load_state_dict(read_tensors(path_of(AUTOENCODER, weights)))

@@ -7,7 +7,7 @@ InsightFace reads the angles of the head.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +106,8 @@ class ExpressionFile(nn.Module):
         return logits[:, self.order]
 
 
-def write_network(
-    path: Path, network: nn.Module, name: str, shape: Sequence[int], outputs: Sequence[str], free: dict[int, str]
-) -> None:
-    """``network`` as an ONNX file with an input ``name`` of ``shape``; ``free``: its dimensions of any size."""
+def onnx_of(network: nn.Module, name: str, shape: Sequence[int], outputs: Sequence[str], free: dict[int, str]) -> Any:
+    """``network`` as an ONNX model with an input ``name`` of ``shape``; ``free``: its dimensions of any size."""
     import onnx
 
     data: Any = io.BytesIO()
@@ -120,7 +118,29 @@ def write_network(
     model = onnx.load_from_string(data.getvalue())
     halve(model)
     onnx.checker.check_model(model)
-    write_file(path, model.SerializeToString())
+    return model
+
+
+def write_models(models: Mapping[str, Any], folder: Path, shared: str = "") -> list[Path]:
+    """ONNX models by their files in ``folder``. ``shared``: a file beside them that holds all large tensors, each once
+    (ONNX's external data), where one network serves several files."""
+    if shared:
+        values: dict[bytes, int] = {}
+        size = 0
+        for tensor in (tensor for model in models.values() for tensor in model.graph.initializer):
+            raw = tensor.raw_data
+            if len(raw) < SMALL:
+                continue
+            if raw not in values:
+                values[raw], size = size, size + len(raw)
+            tensor.ClearField("raw_data")
+            tensor.data_location = tensor.EXTERNAL
+            for key, value in (("location", shared), ("offset", values[raw]), ("length", len(raw))):
+                tensor.external_data.add(key=key, value=str(value))
+        write_file(folder / shared, b"".join(values))
+    for file, model in models.items():
+        write_file(folder / file, model.SerializeToString())
+    return [folder / file for file in models]
 
 
 def halve(model: Any) -> None:
@@ -149,28 +169,26 @@ def mean_face() -> np.ndarray:
 
 def export_faces(networks: dict[str, nn.Module], folder: Path) -> list[Path]:
     """The packs ``faces`` and ``judge`` of those networks of ``train_faces.LESSONS`` that are there, below ``folder``."""
-    crop, written = {0: "n"}, []
+    crop: tuple[Sequence[str], dict[int, str]] = (["fc1"], {0: "n"})
     nine = [f"{kind}_{stride}" for kind in ("score", "box", "points") for stride in (8, 16, 32)]
-
-    def write(
-        pack: str, file: str, network: nn.Module, name: str, shape: Sequence[int], outputs: Sequence[str]
-    ) -> None:
-        path = folder / pack / file
-        free = {2: "height", 3: "width"} if len(outputs) > 1 else crop
-        write_network(path, network, name, shape, outputs, free)
-        written.append(path)
-
+    written: list[Path] = []
     if "detector" in networks:
-        write("faces", "det_drawn.onnx", DetectorFile(networks["detector"]), "input.1", (1, 3, 640, 640), nine)
-    for key, pack, tail in (("recogniser", "faces", "drawn"), ("judge_recogniser", "judge", "judge")):
-        if key in networks:
-            write(pack, f"arcface_{tail}.onnx", networks[key], "input.1", (1, 3, 112, 112), ["identity"])
-    for key, pack, tail in (("points", "faces", "drawn"), ("judge_points", "judge", "judge")):
-        if key in networks:
-            shape = (1, 3, 192, 192)
-            write(pack, f"2d106_{tail}.onnx", PointsFile(networks[key]), "data", shape, ["fc1"])
-            write(pack, f"1k3d68_{tail}.onnx", PoseFile(networks[key], mean_face()), "data", shape, ["fc1"])
+        model = onnx_of(
+            DetectorFile(networks["detector"]), "input.1", (1, 3, 640, 640), nine, {2: "height", 3: "width"}
+        )
+        written += write_models({"det_drawn.onnx": model}, folder / "faces")
+    for before, pack, tail in (("", "faces", "drawn"), ("judge_", "judge", "judge")):
+        if f"{before}recogniser" in networks:
+            model = onnx_of(networks[f"{before}recogniser"], "input.1", (1, 3, 112, 112), ["identity"], {0: "n"})
+            written += write_models({f"arcface_{tail}.onnx": model}, folder / pack)
+        if f"{before}points" in networks:
+            network, size = networks[f"{before}points"], (1, 3, 192, 192)
+            models = {
+                f"2d106_{tail}.onnx": onnx_of(PointsFile(network), "data", size, *crop),
+                f"1k3d68_{tail}.onnx": onnx_of(PoseFile(network, mean_face()), "data", size, *crop),
+            }
+            written += write_models(models, folder / pack, f"points_{tail}.values")
     if "judge_expression" in networks:
-        network = ExpressionFile(networks["judge_expression"])
-        write("judge", "expression_judge.onnx", network, "input", (1, 3, 64, 64), ["logits"])
+        model = onnx_of(ExpressionFile(networks["judge_expression"]), "input", (1, 3, 64, 64), ["logits"], {0: "n"})
+        written += write_models({"expression_judge.onnx": model}, folder / "judge")
     return written

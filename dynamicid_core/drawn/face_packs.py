@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..writing import copy
-from .carried import FACES, WEIGHTS, path_of
+from .carried import FACES, WEIGHTS, pack_files, path_of
 
 JUDGE = "judge"  # a folder beside FACES: what tells whether pictures are good, and took no part in making them
 DRAWN, DRAWN_JUDGE = "drawn", "drawn_judge"  # the packs' names
@@ -15,7 +15,7 @@ EXPRESSION_JUDGE = "expression_judge.onnx"  # for `evaluate --expressions`, besi
 def fill_packs(models: Path, weights: Path = WEIGHTS) -> None:
     """``drawn`` and ``drawn_judge`` below ``models``/insightface/models. Both find faces with the same file."""
     detector = path_of(f"{FACES}/det_drawn.onnx", weights)
-    packs = {DRAWN: path_of(FACES, weights).glob("*.onnx"), DRAWN_JUDGE: path_of(JUDGE, weights).glob("*.onnx")}
+    packs = {DRAWN: pack_files(path_of(FACES, weights)), DRAWN_JUDGE: pack_files(path_of(JUDGE, weights))}
     for pack, files in packs.items():
         folder = models / "insightface" / "models" / pack
         for file in {*files, detector}:

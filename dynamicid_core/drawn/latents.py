@@ -14,12 +14,12 @@ from .autoencoder import Autoencoder
 from .canvas import draw_picture
 from .people import person_generator
 from .runs import pixels_of
-from .scene import Scene, draw_scene, looks
+from .scene import Scene, draw_scene, lacks, looks
 from .text import PLACES, caption_ids
 
 SAID = ("expression", "pose", "clothes", "background")
-LOOKS = 0.75  # share of captions of one person that tell looks
-FACE_WEIGHT = 3.0  # of what is learned about a place in a face, against one elsewhere
+LOOKS = 0.85  # share of captions of one person that tell looks
+FACE_WEIGHT = 4.0  # of what is learned about a place in a face, against one elsewhere
 CHUNK = 16  # pictures encoded at once
 
 
@@ -35,9 +35,9 @@ class Kind:
 
 
 KINDS = {
-    "one": Kind("one", (1,), 1.0, 30_000, 64),
-    "two": Kind("two", (2,), 1.5, 6_000, 40),
-    "several": Kind("several", (3, 4, 2), 2.0, 6_000, 32),
+    "one": Kind("one", (1,), 1.0, 60_000, 64),
+    "two": Kind("two", (2,), 1.5, 12_000, 40),
+    "several": Kind("several", (3, 4, 2), 2.0, 12_000, 32),
 }
 SCHEDULE = ("one", "one", "two", "one", "one", "several")  # of steps
 
@@ -61,7 +61,8 @@ def training_caption(scene: Scene, seed: int, empty: float = 0.1) -> str:
     said = frozenset(what for what in SAID if rng.uniform() < 0.85)
     told: list[str] = []
     if len(scene.figures) == 1 and rng.uniform() < LOOKS:
-        every = looks(scene.figures[0].identity)
+        who = scene.figures[0].identity
+        every = looks(who) + lacks(who)
         for index in rng.permutation(len(every)):
             longer = sorted([*told, every[index]], key=every.index)
             if rng.uniform() < 0.75 and len(caption_ids(scene.caption(said, longer))) < PLACES:

@@ -25,7 +25,7 @@ def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
     the time of float32, elsewhere four times as long.
     """
     tall = matrix.shape[0] > matrix.shape[1]
-    x = (matrix.T if tall else matrix).to(_quick_dtype(matrix.device.type))
+    x = (matrix.T if tall else matrix).to(quick_dtype(matrix.device.type))
     x = x / (x.norm() + 1e-7)
     a, b, c = COEFFICIENTS
     for _ in range(steps):
@@ -35,7 +35,8 @@ def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 @cache
-def _quick_dtype(device: str) -> torch.dtype:
+def quick_dtype(device: str) -> torch.dtype:
+    """bfloat16, or float32 on a processor that has no bfloat16."""
     knows = device != "cpu" or any(
         getattr(torch.cpu, name, lambda: False)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     )

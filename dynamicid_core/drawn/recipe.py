@@ -34,8 +34,8 @@ from .world import CLIP_VISION, CROP_FACTOR, GATE_THRESHOLD, PIPELINE, fill
 
 PHOTO = 256  # px: as sharp as CLIP sees the part around a face
 SIZE = 128  # px of the pictures that are trained on
-ANCHOR_PEOPLE, MOTION_PEOPLE = range(2_800), range(160)
-ANCHOR_PHOTOS = 4  # of each: two pairs, each with a motion of its own
+ANCHOR_PEOPLE, MOTION_PEOPLE = range(7_000), range(160)
+ANCHOR_PHOTOS = 2  # of each: a pair with one motion
 assert ANCHOR_PEOPLE.stop <= VALIDATION
 WEIGHTS = "weights"  # what is carried
 FIRST = "begin_saa.safetensors"
@@ -49,16 +49,16 @@ COMMON: dict[str, object] = {
     "save_every": 250, "log_every": 50, "keep": 1, "validation.every": 0,
     "gate_threshold": GATE_THRESHOLD,
 }  # fmt: skip
-ANCHOR = COMMON | {"steps": 4_700, "batch": 8, "learning_rate": 1e-4, "min_snr_gamma": 5, "face_weight": 3}
+ANCHOR = COMMON | {"steps": 2_200, "batch": 8, "learning_rate": 1e-4, "min_snr_gamma": 5, "face_weight": 3}
 # First many cheap steps without the UNet, then a few with both losses.
 RECONFIGURE = COMMON | {
-    "steps": 400, "batch": 24, "learning_rate": 1e-3, "targets": 4, "keep_landmarks": 0.7, "ldc_weight": 0.0,
+    "steps": 320, "batch": 12, "learning_rate": 1e-3, "targets": 4, "keep_landmarks": 0.7, "ldc_weight": 0.0,
     "prompt": "a drawing of one person",
 }  # fmt: skip
-FINISH = RECONFIGURE | {"steps": 60, "batch": 8, "learning_rate": 2e-4, "targets": 2, "ldc_weight": 1.0}
+FINISH = RECONFIGURE | {"steps": 50, "batch": 8, "learning_rate": 2e-4, "targets": 2, "ldc_weight": 1.0}
 
 # About the minutes of each part on two idle cores with bfloat16, by the pace of its training; their sum is told first.
-PARTS = {"autoencoder": 10, "unet": 75, "faces": 20, "sets": 10, "anchor": 60, "reconfigure": 8, "finish": 4}
+PARTS = {"autoencoder": 10, "unet": 100, "faces": 20, "sets": 10, "anchor": 45, "reconfigure": 8, "finish": 4}
 
 Run = Callable[[Sequence[str]], object]  # a command line of ``python -m dynamicid_core``
 

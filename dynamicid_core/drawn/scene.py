@@ -98,18 +98,34 @@ class Scene:
         return ", ".join(parts)
 
 
-def looks(who: Identity) -> tuple[str, ...]:
-    """What a text can say of somebody's looks, as texts describe people to any model: a phrase for each thing."""
+def told(who: Identity) -> dict[str, str]:
+    """What a text can say of somebody, as texts describe people to any model: a phrase for each thing, in this order.
+
+    Of a hat, beard or glasses also that there is none, since what no text names may be there or not; of marks nothing then.
+    """
 
     def nearest(color: Color, colors: Sequence[Color]) -> int:
         return int(np.square(np.subtract(colors, color)).sum(1).argmin())
 
     hair = tuple(HAIR)[nearest(who.hair, tuple(HAIR.values()))]
-    phrases = [f"{SKINS[nearest(who.skin, SKIN)]} skin", CUT_WORDS[who.cut].format(hair)]
-    phrases += [HAT_WORDS[who.hat].format(who.hat_paint)] if who.hat in HAT_WORDS else []
-    phrases += [BEARD_WORDS[who.beard].format(hair)] if who.beard in BEARD_WORDS else []
-    phrases += [f"{who.glasses_paint} {who.glasses} glasses"] if who.glasses != "none" else []
-    return (*phrases, *((who.mark,) if who.mark != "none" else ()))
+    return {
+        "skin": f"{SKINS[nearest(who.skin, SKIN)]} skin",
+        "hair": CUT_WORDS[who.cut].format(hair),
+        "hat": HAT_WORDS.get(who.hat, "no hat").format(who.hat_paint),
+        "beard": BEARD_WORDS.get(who.beard, "no beard").format(hair),
+        "glasses": "no glasses" if who.glasses == "none" else f"{who.glasses_paint} {who.glasses} glasses",
+        "mark": "" if who.mark == "none" else who.mark,
+    }
+
+
+def looks(who: Identity) -> tuple[str, ...]:
+    """What :func:`told` says that is there."""
+    return tuple(phrase for phrase in told(who).values() if phrase and not phrase.startswith("no "))
+
+
+def lacks(who: Identity) -> tuple[str, ...]:
+    """What :func:`told` says that is not there."""
+    return tuple(phrase for phrase in told(who).values() if phrase.startswith("no "))
 
 
 def clothes_words(clothes: Clothes) -> str:

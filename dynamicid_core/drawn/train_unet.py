@@ -40,7 +40,7 @@ SHOWN_WIDE = ("a drawing of two people, happy, blue background", "a drawing of t
 class UNetOptions:
     """How the UNet is trained. ``pictures`` in all; ``snr`` is the bound of min-SNR weights."""
 
-    pictures: int = 130_000
+    pictures: int = 170_000
     rate: float = 1e-3
     snr: float = 5.0
     average: float = 0.99

@@ -149,7 +149,7 @@ def _key(sources: tuple[str, ...], weights: Path, narrow: bool) -> str:
     digest = hashlib.sha256(f"{FORMAT} {narrow}".encode())
     for source in sources:
         path = carried.path_of(source, weights)
-        for part in sorted(path.glob("*.onnx")) if path.is_dir() else [path]:
+        for part in carried.pack_files(path) if path.is_dir() else [path]:
             digest.update(part.name.encode() + part.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -176,7 +176,7 @@ def _make_folder(folder: Path, name: str, weights: Path, key: str) -> None:
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         if name == FACES:
-            for file in carried.path_of(carried.FACES, weights).glob("*.onnx"):
+            for file in carried.pack_files(carried.path_of(carried.FACES, weights)):
                 copy(file, fresh / file.name)
         else:
             pipe = narrow_pipeline(weights)

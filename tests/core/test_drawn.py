@@ -16,7 +16,7 @@ from dynamicid_core.drawn.canvas import draw_picture
 from dynamicid_core.drawn.identity import identity_vector
 from dynamicid_core.drawn.make import make_dataset, portrait, posed
 from dynamicid_core.drawn.people import HELD_OUT, VALIDATION, YAWS, Clothes, Motion, draw_identity, draw_motion
-from dynamicid_core.drawn.scene import Background, Figure, Scene, draw_scene
+from dynamicid_core.drawn.scene import Background, Figure, Scene, draw_scene, lacks, looks, told
 from dynamicid_core.landmarks import EXPRESSIONS, expression_measures, read_expression
 from dynamicid_core.prompts import GRID_POSES
 from dynamicid_core.types import DynamicIDError
@@ -134,6 +134,24 @@ def test_captions_say_what_is_drawn_and_never_who() -> None:
         "happy" in several.caption()
     )
     assert replace(scene, figures=(replace(scene.figures[0], identity=draw_identity(1)),)).caption() == scene.caption()
+
+
+def test_looks_are_told_and_what_is_not_there() -> None:
+    who = replace(
+        draw_identity(0),
+        cut="bald",
+        hat="cap",
+        hat_paint="red",
+        beard="none",
+        glasses="round",
+        glasses_paint="white",
+        mark="mole",
+    )
+    assert looks(who)[1:] == ("bald", "red cap", "white round glasses", "mole")
+    assert lacks(who) == ("no beard",)
+    bare = replace(who, hat="none", beard="full", glasses="none", mark="none")
+    assert told(bare)["mark"] == "" and len(looks(bare)) == 3
+    assert looks(bare)[2].startswith("full ") and lacks(bare) == ("no hat", "no glasses")
 
 
 def test_a_training_set_has_exact_labels(tmp_path) -> None:

@@ -11,9 +11,11 @@ import torch
 from dynamicid_core.drawn import text
 from dynamicid_core.drawn.autoencoder import Autoencoder, taesd_weights
 from dynamicid_core.drawn.latents import KINDS, Kind, Latents, scene_of, training_caption
+from dynamicid_core.drawn.make import make_dataset
 from dynamicid_core.drawn.optimizer import muon_for, orthogonal
 from dynamicid_core.drawn.runs import Run
 from dynamicid_core.drawn.scene import draw_scene
+from dynamicid_core.drawn.teaching import BEGIN, TOKENS, expressions_of, poses_of, spoken, spoken_of_nobody, states_of
 from dynamicid_core.drawn.text import caption_ids, caption_states, pooled, state_bias
 from dynamicid_core.drawn.train_autoencoder import AutoencoderOptions, train_autoencoder
 from dynamicid_core.drawn.train_unet import training_loss
@@ -144,6 +146,28 @@ def test_every_caption_has_words_and_room() -> None:
     assert max(len(caption_ids(caption)) for caption in captions) <= text.PLACES
     with pytest.raises(DynamicIDError, match="no word 'elephant'"):
         caption_ids("a drawing of one elephant")
+
+
+def test_tokens_are_taught_what_texts_say_of_a_photo(tmp_path) -> None:
+    photos = make_dataset(tmp_path, (0,), 35, 64).taken
+    goals = torch.from_numpy(np.stack([spoken(photo) for photo in photos]))
+    assert goals.shape == (35, len(TOKENS), 768)
+    assert expressions_of(goals) == [photo.expression for photo in photos]
+    assert poses_of(goals) == [photo.pose for photo in photos]
+    fixed = [place for place, what in enumerate(TOKENS) if what not in ("expression", "pose")]
+    assert (goals[:, fixed] == goals[:1, fixed]).all()  # who it is stays
+    nobody = spoken_of_nobody()
+    assert (nobody[[what == "" for what in TOKENS]] == caption_states(BEGIN)[-1]).all()
+    assert (nobody[TOKENS.index("hat")] == states_of("", 1)[0]).all()
+
+
+def test_phrases_are_said_by_the_states_of_their_words() -> None:
+    said = caption_states(f"{BEGIN}, red square glasses")
+    assert (states_of("red square glasses", 2) == said[[8, 9]]).all()
+    turned = caption_states(f"{BEGIN}, fully turned to the left")
+    assert (states_of("fully turned to the left", 2) == turned[[8, 11]]).all()  # without small words
+    bald = states_of("bald", 2)
+    assert (bald[0] == bald[1]).all() and not (bald == states_of("", 2)).all()
 
 
 def test_latents_are_encoded_once_and_kept(tmp_path) -> None:
