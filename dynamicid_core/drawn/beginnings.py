@@ -24,36 +24,31 @@ from ..origins import Origin
 from ..prompts import GRID_POSES, GRID_WORDS, grid_prompt, preset_prompt
 from ..training.anchor import new_face_encoder, new_saa
 from . import text, vision
+from .teaching import TOKENS
 from .text import WIDTH as TEXT_WIDTH
 from .vision import WIDTH as CLIP_WIDTH
 from .world import CLIP_VISION
 
 RANK = 10
-FACE_ENCODER = {"tokens": 16, "hidden": 96, "depth": 2, "inner": 256, "feed_forward": 192}
+FACE_ENCODER = {"tokens": len(TOKENS), "hidden": 96, "depth": 2, "inner": 256, "feed_forward": 192}
 KEYPOINTS = KeypointEncoderSizes(channels=(8, 16, 24, 48, 64, 96), head=128, out=128)
 RECONFIGURATOR = ReconfiguratorSizes(
     token=TEXT_WIDTH, motion=KEYPOINTS.out + TEXT_WIDTH, width=128, inner=128, feed_forward=384
 )
 
-# Where the four heads of each token look, in the first and in the second layer: x and y in what CLIP sees, twice as large
-# as the face. In the order of ``teaching.TOKENS``; the last ones, which say nothing, look nowhere.
-_HAIR = (((0.5, 0.12), (0.22, 0.4), (0.78, 0.4), (0.35, 0.15)), ((0.2, 0.7), (0.8, 0.7), (0.5, 0.05), (0.65, 0.15)))
-_BEARD = (((0.5, 0.58), (0.5, 0.75), (0.38, 0.62), (0.62, 0.62)), ((0.5, 0.52), (0.3, 0.6), (0.7, 0.6), (0.5, 0.7)))
-_GLASSES = (
-    ((0.41, 0.4), (0.59, 0.4), (0.5, 0.4), (0.26, 0.4)),
-    ((0.36, 0.44), (0.64, 0.44), (0.41, 0.36), (0.59, 0.36)),
-)
-# As the head turns, the nose and what is left of each side of the face move.
-_POSE = (((0.5, 0.5), (0.4, 0.45), (0.6, 0.45), (0.5, 0.65)), ((0.27, 0.5), (0.73, 0.5), (0.42, 0.55), (0.58, 0.55)))
-LOOKS = (
-    (((0.38, 0.5), (0.62, 0.5), (0.5, 0.5), (0.5, 0.75)), ((0.28, 0.5), (0.72, 0.5), (0.5, 0.52), (0.5, 0.3))),
-    _HAIR, _HAIR,
-    (((0.5, 0.05), (0.5, 0.15), (0.36, 0.12), (0.64, 0.12)), ((0.5, 0.2), (0.25, 0.2), (0.75, 0.2), (0.5, 0.02))),
-    _BEARD, _BEARD, _GLASSES, _GLASSES,
-    (((0.35, 0.52), (0.65, 0.52), (0.2, 0.52), (0.8, 0.52)), ((0.5, 0.5), (0.4, 0.58), (0.6, 0.58), (0.2, 0.58))),
-    (((0.44, 0.65), (0.56, 0.65), (0.41, 0.31), (0.59, 0.31)), ((0.5, 0.65), (0.5, 0.7), (0.41, 0.39), (0.59, 0.39))),
-    _POSE, _POSE,
-)  # fmt: skip
+# Where the four heads of each of ``teaching.TOKENS`` look, in the first and in the second layer: x and y in what CLIP sees,
+# twice as large as the face. Those that say nothing look nowhere.
+LOOKS = {
+    "skin": (((0.38, 0.5), (0.62, 0.5), (0.5, 0.5), (0.5, 0.75)), ((0.28, 0.5), (0.72, 0.5), (0.5, 0.52), (0.5, 0.3))),
+    "hair": (((0.5, 0.12), (0.22, 0.4), (0.78, 0.4), (0.35, 0.15)), ((0.2, 0.7), (0.8, 0.7), (0.5, 0.05), (0.65, 0.15))),
+    "hat": (((0.5, 0.05), (0.5, 0.15), (0.36, 0.12), (0.64, 0.12)), ((0.5, 0.2), (0.25, 0.2), (0.75, 0.2), (0.5, 0.02))),
+    "beard": (((0.5, 0.58), (0.5, 0.75), (0.38, 0.62), (0.62, 0.62)), ((0.5, 0.52), (0.3, 0.6), (0.7, 0.6), (0.5, 0.7))),
+    "glasses": (((0.41, 0.4), (0.59, 0.4), (0.5, 0.4), (0.26, 0.4)), ((0.36, 0.44), (0.64, 0.44), (0.41, 0.36), (0.59, 0.36))),
+    "mark": (((0.35, 0.52), (0.65, 0.52), (0.2, 0.52), (0.8, 0.52)), ((0.5, 0.5), (0.4, 0.58), (0.6, 0.58), (0.2, 0.58))),
+    "expression": (((0.44, 0.65), (0.56, 0.65), (0.41, 0.31), (0.59, 0.31)), ((0.5, 0.65), (0.5, 0.7), (0.41, 0.39), (0.59, 0.39))),
+    # as the head turns, the nose and what is left of each side of the face move
+    "pose": (((0.5, 0.5), (0.4, 0.45), (0.6, 0.45), (0.5, 0.65)), ((0.27, 0.5), (0.73, 0.5), (0.42, 0.55), (0.58, 0.55))),
+}  # fmt: skip
 SHARPNESS = 4.0  # of their first look: about three patches of sixteen across
 # How the words of training and those of menus name an expression and a pose, and how loud that is at first.
 PHRASINGS = (grid_prompt, lambda expression, pose: preset_prompt(GRID_WORDS[expression], pose=pose))
@@ -102,8 +97,10 @@ def look_at_faces(encoder: FaceEncoder, seed: int = 0) -> None:
             rows = slice(head * HEAD_WIDTH, head * HEAD_WIDTH + 2 * vision.WAVES)
             keys[rows] = 0
             keys[rows, code] = torch.eye(2 * vision.WAVES)
-            looked = [vision.place_code(*places[number % 2][head % 4]) for places in LOOKS]
-            looked += [np.zeros(2 * vision.WAVES)] * (tokens - len(looked))
+            looked = [
+                vision.place_code(*LOOKS[what][number % 2][head % 4]) if what else np.zeros(2 * vision.WAVES)
+                for what in TOKENS
+            ]
             wanted = torch.from_numpy(np.stack(looked)).float()  # [T, 16]
             queries[rows] = SHARPNESS * wanted.T @ own / width
 

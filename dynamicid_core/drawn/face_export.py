@@ -26,7 +26,7 @@ from .face_networks import ANGLE, DETECTOR_POOL, LANDMARK_POOL
 # 0.71 becomes InsightFace's threshold of 0.5.
 CAUTION = 0.9
 STEEPEST = 85.0  # degrees
-SMALL = 64  # tensors with fewer values stay float32
+SMALL = 64  # tensors with fewer values stay float32, those of fewer bytes in their model
 
 
 class DetectorFile(nn.Module):
@@ -122,22 +122,25 @@ def onnx_of(network: nn.Module, name: str, shape: Sequence[int], outputs: Sequen
 
 
 def write_models(models: Mapping[str, Any], folder: Path, shared: str = "") -> list[Path]:
-    """ONNX models by their files in ``folder``. ``shared``: a file beside them that holds all large tensors, each once
-    (ONNX's external data), where one network serves several files."""
+    """ONNX models by their files in ``folder``.
+
+    ``shared``: a file beside them that holds all large tensors, each once (ONNX's external data), where one network serves
+    several files.
+    """
+    from onnx.external_data_helper import set_external_data
+
+    places: dict[bytes, int] = {}  # in the shared file
+    size = 0
+    for tensor in (tensor for model in models.values() for tensor in model.graph.initializer):
+        values = tensor.raw_data
+        if not shared or len(values) < SMALL:
+            continue
+        if values not in places:
+            places[values], size = size, size + len(values)
+        set_external_data(tensor, shared, places[values], len(values))
+        tensor.ClearField("raw_data")
     if shared:
-        values: dict[bytes, int] = {}
-        size = 0
-        for tensor in (tensor for model in models.values() for tensor in model.graph.initializer):
-            raw = tensor.raw_data
-            if len(raw) < SMALL:
-                continue
-            if raw not in values:
-                values[raw], size = size, size + len(raw)
-            tensor.ClearField("raw_data")
-            tensor.data_location = tensor.EXTERNAL
-            for key, value in (("location", shared), ("offset", values[raw]), ("length", len(raw))):
-                tensor.external_data.add(key=key, value=str(value))
-        write_file(folder / shared, b"".join(values))
+        write_file(folder / shared, b"".join(places))
     for file, model in models.items():
         write_file(folder / file, model.SerializeToString())
     return [folder / file for file in models]

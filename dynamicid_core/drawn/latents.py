@@ -52,7 +52,7 @@ def scene_of(kind: Kind, index: int) -> Scene:
 def training_caption(scene: Scene, seed: int, empty: float = 0.1) -> str:
     """A caption that leaves out each thing now and then, so that words may be missing at inference, and sometimes all.
 
-    Most of those of one person tell some of the looks, as captions of photos do: so cross attention learns to decide
+    Most of those of one person tell some of the looks, and of what is not there: so cross attention learns to decide
     about looks at all, which is what faces come in by later.
     """
     rng = person_generator(seed, 3)
